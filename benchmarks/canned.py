@@ -23,7 +23,7 @@ import msgspec
 
 from benchmarks.runner import Sample
 from uid2_async import UID2Client
-from uid2_async.operator.envelope import open_request, seal_reply
+from uid2_async.operator.envelope import decrypt_request, encrypt_reply
 from uid2_async.protocol.normalize import KINDS
 
 KEY = bytes(range(32))
@@ -116,10 +116,10 @@ def _reply(counts: tuple[tuple[str, int], ...]) -> bytes:
 
 def _answer(body: bytes) -> bytes:
     """Answer one request."""
-    opened = open_request(body, KEY)
+    opened = decrypt_request(body, KEY)
     asked = _request.decode(opened.payload)
     counts = tuple((key, len(values)) for key, values in asked.items())
-    sealed = seal_reply(
+    sealed = encrypt_reply(
         _reply(counts),
         key=KEY,
         now_ms=opened.sent_ms,

@@ -18,7 +18,7 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benchmarks.canned import KEY, Canned, run_canned
-from uid2_async.operator.envelope import open_request, seal_reply
+from uid2_async.operator.envelope import decrypt_request, encrypt_reply
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import gcm_seal
 from uid2_async.protocol.tokens import REFRESH_PATH, SEALED_REFRESH_CHARS
@@ -73,9 +73,9 @@ class _Connection(asyncio.Protocol):
         """Seal the tokens for the nonce of the request."""
         sealed = base64.decode(body)
         assert sealed is not None
-        opened = open_request(sealed, KEY)
+        opened = decrypt_request(sealed, KEY)
         return base64.encode(
-            seal_reply(
+            encrypt_reply(
                 self.generated,
                 key=KEY,
                 now_ms=opened.sent_ms,

@@ -20,7 +20,7 @@ from uid2_client.uid2_response import Uid2Response
 from benchmarks import by_hand
 from benchmarks.runner import Effort, Measure, Table, interleave
 from uid2_async.models import EmailHash
-from uid2_async.operator.envelope import open_request, seal_reply
+from uid2_async.operator.envelope import decrypt_request, encrypt_reply
 from uid2_async.protocol import mapping
 from uid2_async.protocol.envelope import AesGcmEnvelope
 
@@ -40,7 +40,7 @@ operator_seconds: list[float] = []
 def canned(nonce: bytes) -> bytes:
     """Seal a reply of 5,000 mapped rows for *nonce*."""
     began = time.process_time()
-    sealed = seal_reply(REPLY, key=KEY, now_ms=0, nonce=nonce, iv=bytes(12))
+    sealed = encrypt_reply(REPLY, key=KEY, now_ms=0, nonce=nonce, iv=bytes(12))
     operator_seconds.append(time.process_time() - began)
     return sealed
 
@@ -75,7 +75,7 @@ def official(asked: IdentityMapV3Input) -> None:
     """Do the same with the official SDK."""
     payload = asked.get_identity_map_input_as_json_string().encode()
     sealed = create_envelope(KEY, datetime.now(UTC), payload)
-    nonce = open_request(sealed.binary_envelope, KEY).nonce
+    nonce = decrypt_request(sealed.binary_envelope, KEY).nonce
     answer = Uid2Response.from_bytes(canned(nonce))
     IdentityMapV3Response(parse_response(KEY, answer, nonce), asked)
 

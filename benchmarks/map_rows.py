@@ -22,7 +22,7 @@ from uid2_client.request_response_util import create_envelope, parse_response
 from uid2_client.uid2_response import Uid2Response
 
 from benchmarks.runner import Effort, Measure, Table, interleave
-from uid2_async.operator.envelope import open_request, seal_reply
+from uid2_async.operator.envelope import decrypt_request, encrypt_reply
 from uid2_async.protocol import mapping
 from uid2_async.protocol.envelope import AesGcmEnvelope
 
@@ -58,7 +58,7 @@ class Canned:
     def answer(self, nonce: bytes) -> bytes:
         """Seal the reply for *nonce*."""
         began = time.process_time()
-        sealed = seal_reply(REPLY, key=KEY, now_ms=0, nonce=nonce, iv=bytes(12))
+        sealed = encrypt_reply(REPLY, key=KEY, now_ms=0, nonce=nonce, iv=bytes(12))
         self.seconds += time.process_time() - began
         return sealed
 
@@ -84,7 +84,7 @@ def official() -> None:
     asked = IdentityMapV3Input.from_emails(EMAILS)
     payload = asked.get_identity_map_input_as_json_string().encode()
     sealed = create_envelope(KEY, datetime.now(UTC), payload)
-    nonce = open_request(sealed.binary_envelope, KEY).nonce
+    nonce = decrypt_request(sealed.binary_envelope, KEY).nonce
     answer = Uid2Response.from_bytes(canned.answer(nonce))
     found = IdentityMapV3Response(parse_response(KEY, answer, nonce), asked)
     mapped = found.mapped_identities.values()

@@ -27,7 +27,7 @@ from uid2_async.hooks import (
     ReplyMismatch,
     RetryScheduled,
 )
-from uid2_async.operator.envelope import open_request, seal_reply
+from uid2_async.operator.envelope import decrypt_request, encrypt_reply
 from uid2_async.protocol import base64
 from uid2_async.testing import ManualClock
 from uid2_async.transport import Reply, Request
@@ -81,8 +81,8 @@ def answer(
 
     def reply(request: Request) -> Reply:
         body = request.body if binary else base64.decode(request.body)
-        opened = open_request(body or b"", KEY)
-        sealed = seal_reply(
+        opened = decrypt_request(body or b"", KEY)
+        sealed = encrypt_reply(
             payload,
             key=key,
             now_ms=opened.sent_ms + late_ms,
@@ -134,7 +134,7 @@ async def test_a_call_is_sealed_sent_opened_and_parsed() -> None:
 
     assert await bench.run(parse=bytes.upper) == b"ANSWER"
     request = bench.transport.requests[0]
-    opened = open_request(base64.decode(request.body) or b"", KEY)
+    opened = decrypt_request(base64.decode(request.body) or b"", KEY)
     assert (opened.payload, opened.sent_ms) == (b"question", START_MS)
     assert request.path == PATH
     assert request.timeout == pytest.approx(15, abs=1)
@@ -162,7 +162,7 @@ async def test_each_attempt_is_sealed_anew() -> None:
     await bench.run()
 
     bodies = [base64.decode(one.body) or b"" for one in bench.transport.requests]
-    opened = [open_request(body, KEY) for body in bodies]
+    opened = [decrypt_request(body, KEY) for body in bodies]
     times = [one.sent_ms for one in opened]
     assert times == sorted(set(times))
     assert len({one.nonce for one in opened}) == len({b[1:13] for b in bodies}) == 3
@@ -178,7 +178,7 @@ async def test_randomness_is_an_argument() -> None:
 
     body = base64.decode(bench.transport.requests[0].body) or b""
     assert body[1:13] == bytes(12)
-    assert open_request(body, KEY).nonce == bytes(8)
+    assert decrypt_request(body, KEY).nonce == bytes(8)
 
 
 async def test_an_error_names_its_call() -> None:
@@ -258,7 +258,7 @@ async def test_the_operators_clock_is_known_after_a_suspension() -> None:
 
     assert bench.pipeline.clock_skew == 300
     await bench.run()
-    opened = open_request(base64.decode(transport.requests[-1].body) or b"", KEY)
+    opened = decrypt_request(base64.decode(transport.requests[-1].body) or b"", KEY)
     assert opened.sent_ms == START_MS + 86_400_000 + 300_000
 
 

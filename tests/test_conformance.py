@@ -21,7 +21,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.operator import LocalOperator, OperatorData
-from uid2_async.operator.minting import open_refresh_token, unwrap_refresh_token
+from uid2_async.operator.minting import decrypt_inner_token, unwrap_refresh_token
 from uid2_async.protocol.keyring import Key
 from uid2_async.protocol.token_codec import open_token
 
@@ -251,7 +251,7 @@ class World:
         """Open a refresh token and its wrapper into all that they say."""
         inner, _ = unwrap_refresh_token(text, self._keys.get)
         raw, inner_raw = b64decode(text), b64decode(inner)
-        fields = attrs.asdict(open_refresh_token(inner, self._keys.get))
+        fields = attrs.asdict(decrypt_inner_token(inner, self._keys.get))
         fields |= {"head": raw[:5], "inner head": inner_raw[:6], "length": len(inner)}
         wrapped = AESGCM(self._keys[int.from_bytes(raw[1:5], "big")].secret)
         opened = json.loads(wrapped.decrypt(raw[5:17], raw[17:], None))

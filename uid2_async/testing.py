@@ -21,10 +21,10 @@ from uid2_async.errors import InputError, UID2Error
 from uid2_async.models import IdentityScope, ms_from_datetime
 from uid2_async.operator import LocalOperator, OperatorData
 from uid2_async.operator.envelope import (
-    OpenedRequest,
+    DecryptedRequest,
     RequestEnvelopeError,
-    open_request,
-    seal_reply,
+    decrypt_request,
+    encrypt_reply,
 )
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.envelope import IV_BYTES
@@ -151,10 +151,12 @@ class ScriptedTransport:
 
     async def send(self, request: Request) -> Reply:
         """Return the next step of the script."""
-        opened = _open(request)
+        decrypted = _decrypt(request)
         self.requests.append(request)
         self.questions.append(
-            wire.decode(opened.payload, object) if opened and opened.payload else None
+            wire.decode(decrypted.payload, object)
+            if decrypted and decrypted.payload
+            else None
         )
         if not self._steps:
             raise AssertionError(
@@ -167,24 +169,21 @@ class ScriptedTransport:
             return step
         if isinstance(step, int):
             return Reply(status=step, headers={}, body=b"")
-        return self._seal(step, request) if isinstance(step, Mapping) else step(request)
-
-    def _seal(self, reply: Mapping[str, Any], request: Request) -> Reply:
-        """Encrypt the JSON of a reply."""
-        opened = _open(request)
-        if opened is None:
+        if not isinstance(step, Mapping):
+            return step(request)
+        if decrypted is None:
             raise AssertionError(
                 f"A request to {request.path} has no envelope, so the reply cannot be "
                 "JSON. Use a Reply as the step, or LocalOperator."
             )
-        sealed = seal_reply(
-            wire.encode(reply),
+        encrypted = encrypt_reply(
+            wire.encode(step),
             key=_KEY,
-            now_ms=opened.sent_ms,
-            nonce=opened.nonce,
+            now_ms=decrypted.sent_ms,
+            nonce=decrypted.nonce,
             iv=os.urandom(IV_BYTES),
         )
-        body = sealed if _is_binary(request) else base64.encode(sealed)
+        body = encrypted if _is_binary(request) else base64.encode(encrypted)
         return Reply(status=200, headers={}, body=body)
 
     async def aclose(self) -> None:
@@ -195,11 +194,11 @@ class ScriptedTransport:
         return f"<ScriptedTransport {len(self.requests)} sent, {len(self._steps)} left>"
 
 
-def _open(request: Request) -> OpenedRequest | None:
+def _decrypt(request: Request) -> DecryptedRequest | None:
     """Decrypt a request, or return None if it has no envelope."""
     body = request.body if _is_binary(request) else base64.decode(request.body)
     try:
-        return open_request(body or b"", _KEY)
+        return decrypt_request(body or b"", _KEY)
     except RequestEnvelopeError:
         return None
 

@@ -15,7 +15,7 @@ import pytest
 
 from failing_disk import FailingDisk
 from uid2_async import UID2Client, errors
-from uid2_async.operator.envelope import open_request, seal_reply
+from uid2_async.operator.envelope import decrypt_request, encrypt_reply
 from uid2_async.protocol import base64
 from uid2_async.transport import Reply, Request
 from virtual_time import run_virtual
@@ -55,7 +55,7 @@ class Operator:
         """Answer one request."""
         self.requests += 1
         self.sizes.append(len(request.body))
-        opened = open_request(request.body, KEY)
+        opened = decrypt_request(request.body, KEY)
         values: dict[str, list[str]] = msgspec.json.decode(opened.payload)
         texts = [text for one in values.values() for text in one]
         fate = self.fate(texts)
@@ -86,7 +86,7 @@ class Operator:
             for key, texts in values.items()
         }
         payload = msgspec.json.encode({"body": body, "status": "success"})
-        sealed = seal_reply(
+        sealed = encrypt_reply(
             payload, key=KEY, now_ms=now_ms, nonce=nonce, iv=os.urandom(12)
         )
         return Reply(status=200, headers={}, body=sealed)

@@ -16,7 +16,7 @@ from uid2_async.bulk.outcomes import Progress
 from uid2_async.bulk.paths import FileFormatOptions
 from uid2_async.cli.job_report import (
     console_for,
-    print_head,
+    print_first_rows,
     print_summary,
     progress_bar,
 )
@@ -43,7 +43,7 @@ def head(folder: Path, rows: list[list[str]], width: int, column: str = "INPUT")
     screen = io.StringIO()
     screen.isatty = lambda: True  # type: ignore[method-assign] # elsewhere nobody is shown
     console = Console(file=screen, width=width, color_system=None)
-    print_head(console, path, column, FileFormatOptions())
+    print_first_rows(console, path, column, FileFormatOptions())
     return screen.getvalue()
 
 
@@ -110,7 +110,7 @@ def test_the_head_is_read_as_it_was_written(
     text = "".join(delimiter.join(line) + end for line in lines)
     path.write_bytes(text.encode(encoding))
     console, screen = terminal()
-    print_head(console, path, "mail", FileFormatOptions(**options))
+    print_first_rows(console, path, "mail", FileFormatOptions(**options))
 
     assert "東@example.com" in screen.getvalue()
 
@@ -124,7 +124,7 @@ def test_a_head_that_cannot_be_read(tmp_path: Path, data: bytes | None) -> None:
     if data is not None:
         path.write_bytes(data)
     console, screen = terminal()
-    print_head(console, path, "INPUT", FileFormatOptions())
+    print_first_rows(console, path, "INPUT", FileFormatOptions())
 
     assert screen.getvalue() == ""
 
@@ -134,7 +134,7 @@ def test_the_head_is_for_a_terminal(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_text("INPUT\njane@example.com\n")
     screen = io.StringIO()
-    print_head(Console(file=screen), path, "INPUT", FileFormatOptions())
+    print_first_rows(Console(file=screen), path, "INPUT", FileFormatOptions())
 
     assert screen.getvalue() == ""
 
@@ -191,11 +191,10 @@ def test_the_bar_leaves_stdout_alone() -> None:
         assert sys.stdout is before
 
 
-@pytest.mark.parametrize("quiet", [True, False])
-def test_no_bar_in_a_file(quiet: bool) -> None:
+def test_no_bar_in_a_file() -> None:
     """Where stderr is no terminal, or silence is asked for, there is no bar."""
     screen = io.StringIO()
-    console = Console(file=screen, quiet=quiet, force_terminal=quiet)
+    console = Console(file=screen)
     with progress_bar(console, to_stdout=False) as update:
         assert update is None
 
@@ -219,7 +218,7 @@ def test_no_color(
 ) -> None:
     """NO_COLOR is heeded, and what is printed goes to stderr."""
     monkeypatch.setenv("NO_COLOR", "1")
-    console = console_for(quiet=False)
+    console = console_for()
     console.print("[red]words[/red]")
 
     assert console.no_color

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from uid2_async import IdentityScope, UID2Client
-from uid2_async.cli.sandbox import run_sandbox
+from uid2_async.cli.sandbox import Sandbox
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import MappedUID
 
@@ -166,7 +167,7 @@ def test_what_is_printed(
     """Every line can be pasted into a shell; comments tell the roles."""
     screen = StoppingScreen()
     monkeypatch.setattr("sys.stdout", screen)
-    run_sandbox(host=host)
+    asyncio.run(Sandbox(host=host).serve())
     lines = [line for line in screen.getvalue().splitlines() if line]
     errors = capsys.readouterr().err
 
@@ -218,7 +219,7 @@ def test_an_env_file_is_replaced_by_force(
         path.chmod(0o666)
     with path.open(encoding="ascii") as reader:
         before = reader.read()
-        run_sandbox(env_file=str(path), force=True)
+        asyncio.run(Sandbox(env_file=str(path), force=True).serve())
         assert reader.read() == ""
     text = path.read_text(encoding="ascii")
     assert text.startswith("UID2_BASE_URL=http://127.0.0.1:")

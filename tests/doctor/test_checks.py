@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,19 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certificates import DAY, HOST, Faults, contexts
 from uid2_async import IdentityScope, KeyRing, errors
-from uid2_async.doctor import CheckId, Finding, Outcome
+from uid2_async.doctor import CheckId
 from uid2_async.doctor.checks import check_api_key_form, check_base_url
+from uid2_async.doctor.findings import Verdict
 from uid2_async.doctor.network import (
-    ConnectionFault,
-    ConnectResult,
-    Handshake,
-    HandshakeFault,
     check_connection,
     check_dns,
     check_latency,
     check_operator,
     check_tls,
     date_offset,
-    tcp_connect,
-    tls_handshake,
+    explain_certificate,
+    explain_no_connection,
+    explain_no_tls,
 )
 from uid2_async.doctor.operator import (
     check_api_key,
@@ -66,7 +65,7 @@ def refused(error: errors.OperatorError, status: int) -> CallOutcome:
     return CallOutcome(error=error)
 
 
-def says(finding: Finding, outcome: str, words: str) -> bool:
+def says(finding: Verdict, outcome: str, words: str) -> bool:
     """Tell whether a finding is of *outcome* and its text holds *words*."""
     assert (finding.outcome, words in f"{finding.message} {finding.hint}") == (
         outcome,
@@ -75,13 +74,29 @@ def says(finding: Finding, outcome: str, words: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("fault", HandshakeFault)
-def test_every_tls_fault_has_advice(fault: HandshakeFault) -> None:
-    """Whatever goes wrong in TLS, there is something to do."""
-    finding = check_tls(Handshake(fault=fault), 0.0)
+def ssl_error(reason: str) -> ssl.SSLError:
+    """Make an error of OpenSSL with a reason."""
+    error = ssl.SSLError(1, "canary")
+    error.reason = reason
+    return error
 
-    assert finding.outcome is Outcome.FAILED
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ssl_error("WRONG_VERSION_NUMBER"), "does not speak TLS"),
+        (ssl_error("TLSV1_ALERT_PROTOCOL_VERSION"), "TLS 1.2 or later"),
+        (TimeoutError(), "took too long"),
+        (ConnectionResetError(), "the handshake failed"),
+    ],
+)
+def test_every_tls_fault_has_advice(error: OSError, words: str) -> None:
+    """Whatever goes wrong in TLS, there is something to do."""
+    finding = explain_no_tls(error)
+
+    assert says(finding, "failed", words)
     assert finding.hint
+    assert "canary" not in repr(finding)
 
 
 @pytest.mark.parametrize("fault", CertificateFault)
@@ -90,9 +105,8 @@ def test_every_certificate_fault_has_advice_for_the_command_line(
 ) -> None:
     """OpenSSL's words say what it is, and no hint is about Python code."""
     problem = CertificateProblem(fault, "The operator's certificate was rejected: why.")
-    handshake = Handshake(fault=HandshakeFault.CERTIFICATE, problem=problem)
 
-    finding = check_tls(handshake, 0.0)
+    finding = explain_certificate(problem)
 
     assert says(finding, "failed", "The operator's certificate was rejected: why.")
     assert finding.hint
@@ -128,23 +142,28 @@ async def test_a_refused_certificate_is_named_for_what_it_is(
     server, client = contexts(faults, tmp_path)
     async with raw_server(b"", context=server) as running:
         port = int(running.url.rpartition(":")[2])
-        found = await tls_handshake("127.0.0.1", port, HOST, client, timeout=5.0)
+        finding = await check_tls("127.0.0.1", port, HOST, client, timeout=5.0, now=0.0)
 
-    finding = check_tls(found, 0.0)
-
-    assert found.fault is HandshakeFault.CERTIFICATE
+    assert says(finding, "failed", "No secure connection.")
     assert words.lower() in finding.message.lower()
     assert "handshake failed" not in finding.message
 
 
-@pytest.mark.parametrize("fault", ConnectionFault)
-def test_every_connection_fault_has_advice(fault: ConnectionFault) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionRefusedError(), "closed: the connection was refused"),
+        (TimeoutError(), "silent: connecting timed out"),
+        (OSError("canary"), "unreachable"),
+    ],
+)
+def test_every_connection_fault_has_advice(error: OSError, words: str) -> None:
     """Refused, silent and unreachable are distinguished."""
-    finding = check_connection(
-        ConnectResult(address="192.0.2.1", port=443, fault=fault), []
-    )
+    finding = explain_no_connection(error, "192.0.2.1, port 443", [])
 
-    assert says(finding, "failed", "192.0.2.1, port 443")
+    assert says(finding, "failed", f"192.0.2.1, port 443 is {words}.")
+    assert finding.hint
+    assert "canary" not in repr(finding)
 
 
 def test_several_addresses() -> None:
@@ -440,20 +459,20 @@ def test_dates(headers: dict[str, str], offset: float | None) -> None:
 
 async def test_nothing_to_connect_to() -> None:
     """Without an address there is no connection, and no exception."""
-    found = await tcp_connect((), 443, timeout=1.0)
+    finding, _ = await check_connection((), 443, [], timeout=1.0)
 
-    assert found.fault is ConnectionFault.UNREACHABLE
+    assert says(finding, "failed", "is unreachable")
 
 
 async def test_a_port_that_is_silent_in_tls(raw_server: Any) -> None:
     """A server that takes the connection and says nothing times out."""
     async with raw_server(b"", keep=True) as server:
         port = int(server.url.rpartition(":")[2])
-        found = await tls_handshake(
-            "127.0.0.1", port, "localhost", verifying_context(), timeout=0.2
+        finding = await check_tls(
+            "127.0.0.1", port, "localhost", verifying_context(), timeout=0.2, now=0.0
         )
 
-    assert found.fault is HandshakeFault.TIMEOUT
+    assert says(finding, "failed", "the handshake took too long")
 
 
 def test_the_page_lists_every_check() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from uid2_async import UID2Client
-from uid2_async.operator.envelope import open_request, seal_reply
+from uid2_async.operator.envelope import decrypt_request, encrypt_reply
 from uid2_async.protocol import base64
 from uid2_async.transport import Reply, Request
 
@@ -32,13 +32,13 @@ class Day:
     async def send(self, request: Request) -> Reply:
         """Answer a request. In the second week, every fourth person has opted out."""
         self._on_request()
-        opened = open_request(request.body, KEY)
+        opened = decrypt_request(request.body, KEY)
         asked: dict[str, list[str]] = msgspec.json.decode(opened.payload)
         body: dict[str, Any] = {"email": [], "phone": []}
         for kind, hashes in asked.items():
             self.asked += len(hashes)
             body[kind] = list(map(self._row, hashes))
-        sealed = seal_reply(
+        sealed = encrypt_reply(
             msgspec.json.encode({"body": body, "status": "success"}),
             key=KEY,
             now_ms=opened.sent_ms,

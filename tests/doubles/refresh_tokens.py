@@ -7,14 +7,14 @@ from struct import pack
 
 from uid2_async.operator.minting import (
     RefreshToken,
-    seal_refresh_token as seal_v3,
+    encrypt_refresh_token as seal_v3,
 )
 from uid2_async.protocol.keyring import Key
 
 GRACE_MS = 60_000
 
 
-def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
+def encrypt_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
     """Seal a token in the layout of its version; v2 takes 16 bytes of *iv*."""
     if token.version == 3:
         return seal_v3(token, key, iv=iv)

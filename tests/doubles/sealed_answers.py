@@ -11,7 +11,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from canaries import ADVERTISING_TOKEN, KEY, REFRESH_TOKEN, REPLY_KEY, UID
 from uid2_async import IdentityTokens
-from uid2_async.operator.envelope import OpenedRequest, open_request, seal_reply
+from uid2_async.operator.envelope import (
+    DecryptedRequest,
+    decrypt_request,
+    encrypt_reply,
+)
 from uid2_async.protocol import base64
 
 
@@ -56,12 +60,12 @@ def right_answer(path: str, payload: bytes) -> bytes:
     return success(tokens_body())
 
 
-def open_body(path: str, body: bytes) -> OpenedRequest | None:
+def open_body(path: str, body: bytes) -> DecryptedRequest | None:
     """Decrypt a request. Return None for token/refresh, which is not encrypted."""
     if path == "/v2/token/refresh":
         return None
     sealed = body if body[:1] == b"\x01" else base64.decode(body)
-    return open_request(sealed or b"", KEY)
+    return decrypt_request(sealed or b"", KEY)
 
 
 def iv_of(body: bytes) -> bytes:
@@ -96,7 +100,7 @@ def seal(
     if opened is None:
         reply_key = REPLY_KEY if key == KEY else key
         return base64.encode(iv + AESGCM(reply_key).encrypt(iv, payload, None))
-    sealed = seal_reply(
+    sealed = encrypt_reply(
         payload, key=key, now_ms=now_ms() + off_ms, nonce=nonce or opened.nonce, iv=iv
     )
     return sealed if body[:1] == b"\x01" else base64.encode(sealed)

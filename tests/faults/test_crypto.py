@@ -15,7 +15,7 @@ from sealed_answers import held_tokens, seal, success, tokens_body
 from uid2_async import AesGcmEnvelope, UID2Client, errors
 from uid2_async._private import Secret
 from uid2_async.hooks import ReplyMismatch
-from uid2_async.operator.envelope import seal_reply
+from uid2_async.operator.envelope import encrypt_reply
 from uid2_async.protocol import base64
 
 rows = Rows()
@@ -49,7 +49,7 @@ def refuses(body: bytes) -> None:
 
 def small_reply() -> bytes:
     """Seal a small reply."""
-    return seal_reply(
+    return encrypt_reply(
         b'{"status":"success"}', key=KEY, now_ms=1, nonce=NONCE, iv=os.urandom(12)
     )
 
@@ -78,7 +78,7 @@ async def short(bench: Bench) -> None:
     """Every length up to the shortest possible one, and a tag over too little."""
     for length in range(45):
         refuses(os.urandom(length))
-    whole = seal_reply(b"", key=KEY, now_ms=1, nonce=NONCE, iv=os.urandom(12))
+    whole = encrypt_reply(b"", key=KEY, now_ms=1, nonce=NONCE, iv=os.urandom(12))
     assert ENVELOPE.open(whole, key=KEY, nonce=NONCE).payload == b""
 
 

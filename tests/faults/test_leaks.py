@@ -31,7 +31,7 @@ from uid2_async import (
 )
 from uid2_async._private import logger
 from uid2_async.bulk.paths import FileFormatOptions
-from uid2_async.cli.job_report import print_head
+from uid2_async.cli.job_report import print_first_rows
 from uid2_async.models import as_identity
 from uid2_async.protocol.normalize import identity_bytes
 from uid2_async.publisher import from_cookie, from_session, to_cookie
@@ -119,7 +119,7 @@ async def first_rows(bench: Bench) -> None:
             file = io.StringIO()
             file.isatty = lambda terminal=terminal: terminal  # type: ignore[method-assign,misc] # as a terminal says
             console = Console(file=file, force_terminal=True)
-            print_head(console, Path(output.name), "mail", FileFormatOptions())
+            print_first_rows(console, Path(output.name), "mail", FileFormatOptions())
             assert (EMAIL in file.getvalue()) is terminal
 
 

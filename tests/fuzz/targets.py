@@ -19,7 +19,7 @@ from uid2_async.bulk.text import open_reader
 from uid2_async.errors import TokenError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Email, IdentityMap
-from uid2_async.operator.envelope import seal_reply
+from uid2_async.operator.envelope import encrypt_reply
 from uid2_async.protocol import base64, mapping, tokens
 from uid2_async.protocol.envelope import AesGcmEnvelope
 from uid2_async.protocol.keyring import KeyRing
@@ -62,7 +62,7 @@ def envelope(data: bytes) -> None:
             ENVELOPE.open(data, key=KEY, nonce=nonce)
     base64.decode(data)
     # Whatever is sealed comes back, and with one bit changed it does not.
-    whole = seal_reply(data, key=KEY, now_ms=1, nonce=NONCE, iv=bytes(12))
+    whole = encrypt_reply(data, key=KEY, now_ms=1, nonce=NONCE, iv=bytes(12))
     assert ENVELOPE.open(whole, key=KEY, nonce=NONCE).payload == data
 
 
@@ -170,7 +170,7 @@ def _token_seed() -> bytes:
 TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "envelope": (
         envelope,
-        [seal_reply(b"{}", key=KEY, now_ms=1, nonce=NONCE, iv=bytes(12)), b"AAAA"],
+        [encrypt_reply(b"{}", key=KEY, now_ms=1, nonce=NONCE, iv=bytes(12)), b"AAAA"],
     ),
     "replies": (replies, [MAP_REPLY, TOKENS_REPLY, KEYS_REPLY]),
     "refusals": (

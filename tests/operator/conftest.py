@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.models import IdentityScope
 from uid2_async.operator import Fault, OperatorData, dispatch
-from uid2_async.operator.http_messages import Reply, Request
+from uid2_async.operator.http_messages import HttpReply, HttpRequest
 from uid2_async.operator.indexes import DataIndex
 from uid2_async.protocol.base64 import decode
 from uid2_async.protocol.envelope import AesGcmEnvelope
@@ -58,11 +58,11 @@ class Asker:
         body: bytes,
         headers: dict[str, str],
         fault: Fault | None = None,
-    ) -> Reply:
+    ) -> HttpReply:
         """Send a request as it is."""
         endpoint = dispatch.find("POST", path, self.world.settings)
-        assert not isinstance(endpoint, Reply)
-        request = Request(method="POST", path=path, headers=headers, body=body)
+        assert not isinstance(endpoint, HttpReply)
+        request = HttpRequest(method="POST", path=path, headers=headers, body=body)
         return dispatch.answer(
             self.world, endpoint, request, now_ms=self.now_ms, fault=fault
         )
@@ -76,7 +76,7 @@ class Asker:
         binary: bool = False,
         fault: Fault | None = None,
         **headers: str,
-    ) -> Reply:
+    ) -> HttpReply:
         """Seal *payload* and send it; None is an empty payload."""
         text = b"" if payload is None else json.dumps(payload).encode()
         body = AesGcmEnvelope().seal(
@@ -118,7 +118,7 @@ class Asker:
         return 200, json.loads(cipher.decrypt(sealed[:12], sealed[12:], None))
 
 
-def _read_failure(reply: Reply) -> Any:
+def _read_failure(reply: HttpReply) -> Any:
     """Read the body of a reply that is no success."""
     if reply.content_type == "application/json":
         return json.loads(reply.body)

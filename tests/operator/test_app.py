@@ -312,7 +312,7 @@ async def test_calls_are_noted_without_what_they_hold(operator: LocalOperator) -
     assert (call.method, call.path, call.status) == ("POST", GENERATE, 401)
     assert (call.trace_id, call.client_version) == ("t1", "uid2-async-1")
     assert call.binary
-    assert not call.sealed
+    assert not call.encrypted
     assert call.size == 2
     assert call.headers["host"] == "x"
     assert "hush" not in str(attrs.asdict(call))

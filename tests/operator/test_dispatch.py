@@ -9,7 +9,7 @@ import pytest
 
 from uid2_async.errors import EnvelopeError
 from uid2_async.operator import Fault
-from uid2_async.operator.http_messages import Reply
+from uid2_async.operator.http_messages import HttpReply
 from uid2_async.protocol import base64
 from uid2_async.protocol.envelope import AesGcmEnvelope
 
@@ -53,7 +53,7 @@ EMPTY = "Invalid body: Body is missing."
 FAILED = "Internal Server Error"
 
 
-def outcome(reply: Reply) -> str:
+def outcome(reply: HttpReply) -> str:
     """Tell what became of a map that names nobody."""
     if reply.content_type is None:
         assert reply.status in {400, 500}

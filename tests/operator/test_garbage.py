@@ -16,14 +16,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from refresh_tokens import seal_refresh_token
+from refresh_tokens import encrypt_refresh_token
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.operator import (
     LocalOperator,
     OperatorData,
     dispatch,
-    http_messages as operator_http_messages,
 )
+from uid2_async.operator.http_messages import HttpReply, RefusedError
 from uid2_async.operator.minting import (
     RefreshToken,
     wrap_refresh_token,
@@ -141,13 +141,13 @@ class Garbage:
                 self.random.choice((0, 2, 3, 31, 32, 33, 34, 35, 90))
             ),
         )
-        text = seal_refresh_token(token, key, iv=IV + b"cdef"[: 4 * (version == 2)])
+        text = encrypt_refresh_token(token, key, iv=IV + b"cdef"[: 4 * (version == 2)])
         if self.random.random() < 0.5:
             try:
                 text = wrap_refresh_token(
                     text, bytes(32), key, scope=token.scope, iv=IV
                 )
-            except ValueError:
+            except RefusedError:
                 return self.forged_wrapper(key)
         return self.flip(text.encode())
 
@@ -234,7 +234,7 @@ async def test_every_answer_is_foreseen(
         endpoint = dispatch.find("POST", path, asker.world.settings)
         if path == "/nowhere":
             continue
-        assert not isinstance(endpoint, operator_http_messages.Reply)
+        assert not isinstance(endpoint, HttpReply)
 
         reply = asker.send(path, body, headers)
 

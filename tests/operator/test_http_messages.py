@@ -6,16 +6,21 @@ import attrs
 import pytest
 
 from uid2_async.operator import dispatch, http_messages as operator_http_messages
-from uid2_async.operator.data import Settings
-from uid2_async.operator.http_messages import Reply, Request, answer_early, cors_headers
+from uid2_async.operator.data import OperatorSettings
+from uid2_async.operator.http_messages import (
+    HttpReply,
+    HttpRequest,
+    answer_preflight,
+    cors_headers,
+)
 from uid2_async.protocol.mapping import STATUS_PATH
 
 ASKED = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
 
 
-def early(method: str, path: str, headers: dict[str, str]) -> Reply | None:
+def early(method: str, path: str, headers: dict[str, str]) -> HttpReply | None:
     """Ask what is answered before any endpoint is looked for."""
-    return answer_early(Request(method=method, path=path, headers=headers))
+    return answer_preflight(HttpRequest(method=method, path=path, headers=headers))
 
 
 def test_a_preflight_is_answered_for_any_path() -> None:
@@ -62,7 +67,7 @@ def test_an_impossible_origin_is_forbidden(method: str, path: str, origin: str) 
     if origin == "a\u0085b":
         # In UTF-8 these are two characters to the operator, of which one is a line end.
         assert origin.encode() == b"a\xc2\x85b"
-    assert reply == Reply(status=403, body=b"Forbidden")
+    assert reply == HttpReply(status=403, body=b"Forbidden")
 
 
 @pytest.mark.parametrize("origin", ["x", "null", "a\tb", "\u00e9", "\u2028"])
@@ -80,7 +85,7 @@ def test_the_origin_comes_back_as_sent() -> None:
     assert cors_headers("/v2/token/validate", {}) == {"Vary": "origin,origin"}
 
 
-SETTINGS = Settings()
+SETTINGS = OperatorSettings()
 
 
 @pytest.mark.parametrize(
@@ -110,8 +115,8 @@ def test_two_routes_can_be_switched_off(path: str, setting: str) -> None:
     off = attrs.evolve(SETTINGS, **{setting: False})
     found = dispatch.find("POST", path, off)
 
-    assert not isinstance(dispatch.find("POST", path, SETTINGS), Reply)
-    assert isinstance(found, Reply)
+    assert not isinstance(dispatch.find("POST", path, SETTINGS), HttpReply)
+    assert isinstance(found, HttpReply)
     assert found.status == 404
 
 
@@ -123,6 +128,6 @@ def test_a_wrong_method_is_told_the_right_one(
     method: str, path: str, allowed: str
 ) -> None:
     """405 with Allow and nothing else (docs/protocol.md 1.9)."""
-    assert dispatch.find(method, path, SETTINGS) == Reply(
+    assert dispatch.find(method, path, SETTINGS) == HttpReply(
         status=405, headers={"Allow": allowed}
     )

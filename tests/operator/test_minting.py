@@ -14,14 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import binary, builds, integers, sampled_from, text
 
-from refresh_tokens import seal_refresh_token
+from refresh_tokens import encrypt_refresh_token
 from uid2_async.models import IdentityScope, IdentityType
+from uid2_async.operator.http_messages import RefusedError
 from uid2_async.operator.minting import (
     WRAPPED_CHARS,
     RefreshToken,
     RefreshTokenError,
     RefreshTokenFailure as Failure,
-    open_refresh_token,
+    decrypt_inner_token,
     unwrap_refresh_token,
     wrap_refresh_token,
 )
@@ -101,14 +102,14 @@ def test_the_vectors(vectors: dict[str, Any]) -> None:
         **{name: case[name] for name in ("site_id", "privacy_bits", "created_ms")},
         **{name: case[name] for name in ("established_ms", "expires_ms")},
     )
-    inner_v3 = seal_refresh_token(v3, key, iv=bytes.fromhex(case["inner_v3_iv_hex"]))
+    inner_v3 = encrypt_refresh_token(v3, key, iv=bytes.fromhex(case["inner_v3_iv_hex"]))
     assert inner_v3 == case["inner_v3_b64"]
-    assert open_refresh_token(inner_v3, {key.id: key}.get) == v3
+    assert decrypt_inner_token(inner_v3, {key.id: key}.get) == v3
 
     v2 = attrs.evolve(v3, version=2)
-    inner_v2 = seal_refresh_token(v2, key, iv=bytes.fromhex(case["inner_v2_iv_hex"]))
+    inner_v2 = encrypt_refresh_token(v2, key, iv=bytes.fromhex(case["inner_v2_iv_hex"]))
     assert inner_v2 == case["inner_v2_b64"]
-    opened = open_refresh_token(inner_v2, {key.id: key}.get)
+    opened = decrypt_inner_token(inner_v2, {key.id: key}.get)
     assert opened == attrs.evolve(v2, expires_ms=v2.expires_ms + 60_000)
 
     response_key = b64decode(case["refresh_response_key_b64"])
@@ -142,12 +143,12 @@ def test_every_recorded_token_is_what_we_would_write(world: str) -> None:
         wrapped = body["refresh_token"]
         inner, response_key = unwrap_refresh_token(wrapped, keys.get)
         assert b64encode(response_key).decode() == body["refresh_response_key"]
-        token = open_refresh_token(inner, keys.get)
+        token = decrypt_inner_token(inner, keys.get)
         assert token.expires_ms == body["refresh_expires"]
         assert token.scope is IdentityScope(world.upper())
         outer_data, inner_data = b64decode(wrapped), b64decode(inner)
         key = keys[int.from_bytes(outer_data[1:5], "big")]
-        again = seal_refresh_token(token, key, iv=inner_data[6:18])
+        again = encrypt_refresh_token(token, key, iv=inner_data[6:18])
         assert again == inner
         assert wrapped == wrap_refresh_token(
             again, response_key, key, scope=token.scope, iv=outer_data[5:17]
@@ -158,18 +159,18 @@ def test_every_recorded_token_is_what_we_would_write(world: str) -> None:
 @given(tokens, binary(min_size=12, max_size=12))
 def test_v3_round_trip(token: RefreshToken, iv: bytes) -> None:
     """Every v3 token is read as it was written, in 168 characters."""
-    sealed = seal_refresh_token(token, KEY, iv=iv)
+    sealed = encrypt_refresh_token(token, KEY, iv=iv)
     assert len(sealed) == 168
-    assert open_refresh_token(sealed, KEYS.get) == token
+    assert decrypt_inner_token(sealed, KEYS.get) == token
 
 
 @given(tokens.filter(lambda one: one.expires_ms < 2**63 - 60_000))
 def test_v2_round_trip(token: RefreshToken) -> None:
     """A v2 token is read as UID2 and email, and holds a minute longer."""
     token = attrs.evolve(token, version=2)
-    sealed = seal_refresh_token(token, KEY, iv=CBC_IV)
+    sealed = encrypt_refresh_token(token, KEY, iv=CBC_IV)
     assert len(sealed) == 168
-    assert open_refresh_token(sealed, KEYS.get) == attrs.evolve(
+    assert decrypt_inner_token(sealed, KEYS.get) == attrs.evolve(
         token, scope=UID2, identity_type=EMAIL, expires_ms=token.expires_ms + 60_000
     )
 
@@ -179,7 +180,7 @@ def test_v2_round_trip(token: RefreshToken) -> None:
 def test_wrapper_round_trip(token: RefreshToken, scope: IdentityScope) -> None:
     """Either version is wrapped in 388 characters that begin with the scope."""
     iv = GCM_IV if token.version == 3 else CBC_IV
-    inner = seal_refresh_token(token, KEY, iv=iv)
+    inner = encrypt_refresh_token(token, KEY, iv=iv)
     wrapped = wrap_refresh_token(inner, RESPONSE_KEY, KEY, scope=scope, iv=GCM_IV)
     assert len(wrapped) == 388
     assert wrapped.startswith("AAAA" if scope is UID2 else "EAAA")
@@ -200,8 +201,8 @@ def test_the_error_pickles_and_shows_no_token() -> None:
 def test_what_cannot_be_sealed() -> None:
     """A wrapper of another length, as of a wrong hash."""
     short = attrs.evolve(TOKEN, first_level_hash=bytes(31))
-    for inner in ("short", seal_refresh_token(short, KEY, iv=GCM_IV)):
-        with pytest.raises(ValueError, match="388 characters"):
+    for inner in ("short", encrypt_refresh_token(short, KEY, iv=GCM_IV)):
+        with pytest.raises(RefusedError):
             wrap_refresh_token(inner, RESPONSE_KEY, KEY, scope=UID2, iv=GCM_IV)
 
 
@@ -224,7 +225,7 @@ def test_bodies_that_are_no_token(
     body: str, reason: Failure, *, malformed: bool
 ) -> None:
     """Each has its own reason; only what is cut off makes the operator fail (2.2)."""
-    error = refusal(open_refresh_token, body)
+    error = refusal(decrypt_inner_token, body)
     assert error.reason is reason
     assert error.reason.malformed is malformed
 
@@ -232,8 +233,8 @@ def test_bodies_that_are_no_token(
 def test_an_unknown_key_is_named_with_its_sign() -> None:
     """Key ids are signed, in both versions and in the wrapper (2.2)."""
     for call, data in [
-        (open_refresh_token, b"\x03\x70\xff\xff\xff\xfe" + bytes(118)),
-        (open_refresh_token, b"\x02" + bytes(24) + b"\xff\xff\xff\xfe" + bytes(96)),
+        (decrypt_inner_token, b"\x03\x70\xff\xff\xff\xfe" + bytes(118)),
+        (decrypt_inner_token, b"\x02" + bytes(24) + b"\xff\xff\xff\xfe" + bytes(96)),
         (unwrap_refresh_token, b"\x00\xff\xff\xff\xfe" + bytes(286)),
     ]:
         error = refusal(call, b64encode(data).decode())
@@ -245,15 +246,15 @@ def test_an_unknown_key_is_named_with_its_sign() -> None:
 def test_version_3_is_looked_for_before_version_2() -> None:
     """A token with both marks is read as v3 (5.5)."""
     data = b"\x02\x70" + bytes(122)
-    assert refusal(open_refresh_token, b64encode(data).decode()).key_id == 0
+    assert refusal(decrypt_inner_token, b64encode(data).decode()).key_id == 0
 
 
 @pytest.mark.parametrize("at", [6, 20, -1])
 def test_a_tampered_v3_token_is_undecryptable(at: int) -> None:
     """Not invalid, but a failure of the operator (2.2)."""
-    data = bytearray(b64decode(seal_refresh_token(TOKEN, KEY, iv=GCM_IV)))
+    data = bytearray(b64decode(encrypt_refresh_token(TOKEN, KEY, iv=GCM_IV)))
     data[at] ^= 1
-    error = refusal(open_refresh_token, b64encode(data).decode())
+    error = refusal(decrypt_inner_token, b64encode(data).decode())
     assert error.reason is Failure.UNDECRYPTABLE
     assert not error.reason.malformed
 
@@ -261,10 +262,10 @@ def test_a_tampered_v3_token_is_undecryptable(at: int) -> None:
 @pytest.mark.parametrize("kind", [0x03, 0x17, 0x0B, 0x0F])
 def test_another_scope_or_type_in_the_header_is_a_mismatch(kind: int) -> None:
     """The header is not protected, so it is compared with the payload (5.5)."""
-    data = bytearray(b64decode(seal_refresh_token(TOKEN, KEY, iv=GCM_IV)))
+    data = bytearray(b64decode(encrypt_refresh_token(TOKEN, KEY, iv=GCM_IV)))
     assert data[0] == 0x07
     data[0] = kind
-    error = refusal(open_refresh_token, b64encode(data).decode())
+    error = refusal(decrypt_inner_token, b64encode(data).decode())
     assert error.reason is Failure.MISMATCH
     assert error.reason.malformed
 
@@ -272,22 +273,22 @@ def test_another_scope_or_type_in_the_header_is_a_mismatch(kind: int) -> None:
 def test_a_type_that_does_not_exist_is_a_mismatch() -> None:
     """Even where header and payload agree on it."""
     payload = bytes(57) + b"\x0b" + bytes(32)
-    assert refusal(open_refresh_token, reseal_v3(0x0B, payload)).reason is (
+    assert refusal(decrypt_inner_token, reseal_v3(0x0B, payload)).reason is (
         Failure.MISMATCH
     )
 
 
 def test_the_other_bits_of_the_header_are_not_looked_at() -> None:
     """Only scope and type are compared."""
-    data = bytearray(b64decode(seal_refresh_token(TOKEN, KEY, iv=GCM_IV)))
+    data = bytearray(b64decode(encrypt_refresh_token(TOKEN, KEY, iv=GCM_IV)))
     data[0] ^= 0xE3
-    assert open_refresh_token(b64encode(data).decode(), KEYS.get) == TOKEN
+    assert decrypt_inner_token(b64encode(data).decode(), KEYS.get) == TOKEN
 
 
 def test_a_sealed_payload_that_is_too_short() -> None:
     """Only the holder of the key could make one; the operator fails."""
     for sealed in (reseal_v3(3, bytes(89)), reseal_v2(bytes(7))):
-        assert refusal(open_refresh_token, sealed).reason is Failure.TOO_SHORT
+        assert refusal(decrypt_inner_token, sealed).reason is Failure.TOO_SHORT
 
 
 def test_the_v2_identity_segment() -> None:
@@ -297,17 +298,19 @@ def test_the_v2_identity_segment() -> None:
         return reseal_v2(bytes(4) + length.to_bytes(4, "big", signed=True) + rest)
 
     good = b64encode(bytes(32)) + bytes(12)
-    assert open_refresh_token(write(44, good), KEYS.get).first_level_hash == bytes(32)
+    assert decrypt_inner_token(write(44, good), KEYS.get).first_level_hash == bytes(32)
     for sealed in (write(-1, good), write(57, good), write(44, b"!" * 56)):
-        assert refusal(open_refresh_token, sealed).reason is Failure.BAD_IDENTITY
-    assert refusal(open_refresh_token, write(44, good[:-1])).reason is Failure.TOO_SHORT
+        assert refusal(decrypt_inner_token, sealed).reason is Failure.BAD_IDENTITY
+    assert (
+        refusal(decrypt_inner_token, write(44, good[:-1])).reason is Failure.TOO_SHORT
+    )
 
 
 def test_a_wrongly_padded_v2_token_is_undecryptable() -> None:
     """The padding is verified."""
-    data = bytearray(b64decode(seal_refresh_token(V2, KEY, iv=CBC_IV)))
+    data = bytearray(b64decode(encrypt_refresh_token(V2, KEY, iv=CBC_IV)))
     data[-17] ^= 1
-    error = refusal(open_refresh_token, b64encode(data).decode())
+    error = refusal(decrypt_inner_token, b64encode(data).decode())
     assert error.reason is Failure.UNDECRYPTABLE
 
 
@@ -358,7 +361,7 @@ def test_a_forged_wrapper_is_read_as_leniently(
 
 
 @given(
-    sampled_from([seal_refresh_token(TOKEN, KEY, iv=GCM_IV)]),
+    sampled_from([encrypt_refresh_token(TOKEN, KEY, iv=GCM_IV)]),
     integers(0, 123),
     integers(1, 255),
 )
@@ -369,7 +372,7 @@ def test_no_mutation_of_v3_is_read_as_something_else(
     data = bytearray(b64decode(sealed))
     data[at] ^= flip
     try:
-        found = open_refresh_token(b64encode(data).decode(), KEYS.get)
+        found = decrypt_inner_token(b64encode(data).decode(), KEYS.get)
     except RefreshTokenError:
         return
     assert at == 0
@@ -379,11 +382,11 @@ def test_no_mutation_of_v3_is_read_as_something_else(
 @given(integers(0, 124), integers(1, 255), integers(0, 124))
 def test_no_mutation_of_v2_raises_anything_else(at: int, flip: int, cut: int) -> None:
     """CBC does not notice everything, but no foreign exception gets out."""
-    data = bytearray(b64decode(seal_refresh_token(V2, KEY, iv=CBC_IV)))
+    data = bytearray(b64decode(encrypt_refresh_token(V2, KEY, iv=CBC_IV)))
     data[at] ^= flip
     for changed in (data, data[:cut]):
         try:
-            found = open_refresh_token(b64encode(changed).decode(), KEYS.get)
+            found = decrypt_inner_token(b64encode(changed).decode(), KEYS.get)
         except RefreshTokenError:
             continue
         assert isinstance(found, RefreshToken)
@@ -392,5 +395,5 @@ def test_no_mutation_of_v2_raises_anything_else(at: int, flip: int, cut: int) ->
 @given(text(max_size=400) | binary(max_size=300).map(lambda x: b64encode(x).decode()))
 def test_no_body_raises_anything_else(body: str) -> None:
     """Whatever a caller sends, it does not open, and says why."""
-    assert isinstance(refusal(open_refresh_token, body).reason, Failure)
+    assert isinstance(refusal(decrypt_inner_token, body).reason, Failure)
     assert isinstance(refusal(unwrap_refresh_token, body).reason, Failure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from uid2_async.operator import Call, Fault
+from uid2_async.operator import Fault, RecordedCall as Call
 from uid2_async.operator.state import OperatorState
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

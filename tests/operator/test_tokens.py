@@ -9,13 +9,13 @@ from typing import Any
 import attrs
 import pytest
 
-from refresh_tokens import seal_refresh_token
+from refresh_tokens import encrypt_refresh_token
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.operator import OperatorData
 from uid2_async.operator.data import EMBEDDED_OPT_OUT
 from uid2_async.operator.minting import (
     RefreshToken,
-    open_refresh_token,
+    decrypt_inner_token,
     unwrap_refresh_token,
     wrap_refresh_token,
 )
@@ -238,7 +238,7 @@ def seal(asker: Any, **changes: Any) -> str:
         **changes,
     }
     key = asker.world.keysets.refresh_key(asker.now_ms)
-    return seal_refresh_token(RefreshToken(**fields), key, iv=IV)
+    return encrypt_refresh_token(RefreshToken(**fields), key, iv=IV)
 
 
 def test_a_refresh_keeps_whose_identity_it_is(asker: Any) -> None:
@@ -374,9 +374,9 @@ def test_a_wrapped_v2_token_is_refreshed_too(asker: Any) -> None:
     """Both inner versions are read, the old one as UID2's (docs/protocol.md 5.5)."""
     key = asker.world.keysets.refresh_key(asker.now_ms)
     fields = attrs.evolve(
-        open_refresh_token(seal(asker), asker.world.keysets.key), version=2
+        decrypt_inner_token(seal(asker), asker.world.keysets.key), version=2
     )
-    inner = seal_refresh_token(fields, key, iv=IV + IV[:4])
+    inner = encrypt_refresh_token(fields, key, iv=IV + IV[:4])
     text = wrap_refresh_token(inner, RESPONSE_KEY, key, scope=asker.data.scope, iv=IV)
 
     status, reply = asker.refresh(text, b64encode(RESPONSE_KEY).decode())
@@ -442,7 +442,7 @@ def test_a_forged_hash_of_another_size(
     """Too short to choose a bucket, or of a size that no wrapper holds (2.2)."""
     asker = make_asker(OperatorData.sample(base=base))
     key = asker.world.keysets.refresh_key(asker.now_ms)
-    fields = open_refresh_token(seal(asker), asker.world.keysets.key)
+    fields = decrypt_inner_token(seal(asker), asker.world.keysets.key)
     for first in range(16):
         flh = bytes((first, first, first)).ljust(size, b"x")[:size]
         token = attrs.evolve(fields, version=2, first_level_hash=flh)
@@ -454,7 +454,7 @@ def test_a_forged_hash_of_another_size(
             is None
         )
         status, reply = asker.refresh(
-            seal_refresh_token(token, key, iv=IV + IV[:4]), who="publisher"
+            encrypt_refresh_token(token, key, iv=IV + IV[:4]), who="publisher"
         )
         if expected == "success":
             assert (status, reply["status"]) == (200, "success")

@@ -43,10 +43,7 @@ _COMMANDS: Final = {
         "map:map_files",
         "Map files of email addresses or phone numbers to raw UIDs.",
     ),
-    "refresh": (
-        "map:refresh_people",
-        "Ask again about the due identities of a state.",
-    ),
+    "refresh": ("map:refresh_people", "Ask again about the due identities of a state."),
     "optout-status": ("map:check_optouts", "Check who has opted out."),
     "estimate": (
         "map:estimate_files",

@@ -36,11 +36,7 @@ class Connection:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[UID2Client]:
-        """Open a client, and a sandbox for as long as the client if one is requested.
-
-        Raises:
-            ConfigError: If the environment does not name an operator.
-        """
+        """Open a client, and a sandbox for as long as it if one is requested."""
         # Without aiohttp, --help takes half the time.
         from uid2_async.client import UID2Client  # noqa: PLC0415 - above
         from uid2_async.transport import SessionPool  # noqa: PLC0415 - above
@@ -80,14 +76,9 @@ def run_async(
 ) -> T:
     """Run *job* to its end.
 
-    Args:
-        job: The coroutine to run.
-        on_stop: Called with the first SIGINT or SIGTERM, so that the job can stop
-            cleanly; the second signal cancels it. Without it, the first signal cancels.
-
-    Raises:
-        KeyboardInterrupt: If SIGINT canceled it.
-        SystemExit: If SIGTERM did.
+    The first SIGINT or SIGTERM calls *on_stop*, so that the job can stop cleanly; the
+    second signal cancels it. Without *on_stop*, the first signal cancels. A canceled
+    job raises KeyboardInterrupt or SystemExit.
     """
     cancelled_by: list[signal.Signals] = []
 

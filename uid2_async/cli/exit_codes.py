@@ -17,12 +17,7 @@ from uid2_async.errors import (
 
 
 class ExitCode(IntEnum):
-    """The exit code of a command.
-
-    Attributes:
-        meaning: What happened.
-        action: What a scheduler should do.
-    """
+    """A command's exit code, what happened, and what a scheduler should do."""
 
     meaning: str
     action: str

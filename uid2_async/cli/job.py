@@ -9,13 +9,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import (
-    AbstractAsyncContextManager,
-    ExitStack,
-    asynccontextmanager,
-    nullcontext,
-    suppress,
-)
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,9 +65,7 @@ class JobDisplay:
         options: What to show, and how.
         paths: The files of the job by role. The metrics file must not be one of them.
         is_saved: Returns whether the same command would resume the job.
-        now: Returns seconds of a monotonic clock.
-        sleep: Waits for a number of seconds.
-        clock: Returns the Unix time.
+        now, sleep, clock: The monotonic clock, how to wait, and the Unix time.
         update_bar: Shows the progress in a bar, if there is one.
         requests: Requests sent, retries included.
     """
@@ -89,14 +81,14 @@ class JobDisplay:
         default=None, init=False
     )
     requests: int = attrs.field(default=0, init=False)
-    _began: float = attrs.field(init=False)
+    _started: float = attrs.field(init=False)
     # None until checked: a rejected path is never written to.
     _metrics_file: Path | None = attrs.field(default=None, init=False)
     _last: FileProgress | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Start the clock, and check the metrics file, which is written last."""
-        self._began = self.now()
+        self._started = self.now()
         on_failure.set(self.failed)
         if self.options.metrics_file is not None:
             path = Path(self.options.metrics_file)
@@ -133,8 +125,17 @@ class JobDisplay:
 
     @asynccontextmanager
     async def lines(self) -> AsyncIterator[None]:
-        """Print a line every PROGRESS_SECONDS while the block runs."""
-        task = asyncio.create_task(self._print_lines())
+        """Print a line every PROGRESS_SECONDS while the block runs, without a bar."""
+        if self.update_bar is not None or self.mode is ProgressMode.NONE:
+            yield
+            return
+
+        async def print_lines() -> None:
+            while True:
+                await self.sleep(PROGRESS_SECONDS)
+                self.print_progress()
+
+        task = asyncio.create_task(print_lines())
         try:
             yield
         finally:
@@ -142,25 +143,19 @@ class JobDisplay:
             with suppress(asyncio.CancelledError):
                 await task
 
-    async def _print_lines(self) -> None:
-        while self.mode is not ProgressMode.NONE:
-            await self.sleep(PROGRESS_SECONDS)
-            self.print_progress()
-
     def print_progress(self) -> None:
         """Print the progress in one line on stderr."""
-        fields = {**self.counts(), "seconds": round(self.now() - self._began, 3)}
+        fields = {**self.counts(), "seconds": round(self.now() - self._started, 3)}
         if self.mode is ProgressMode.JSON:
             print_json(
-                {"event": "progress", "command": self.command, **fields},
-                to_stderr=True,
+                {"event": "progress", "command": self.command, **fields}, to_stderr=True
             )
             return
         print_message("info", self._sentence(), event="progress", **fields)
 
     def _sentence(self) -> str:
         """Describe the progress in one sentence."""
-        last, seconds = self._last, self.now() - self._began
+        last, seconds = self._last, self.now() - self._started
         if last is None:
             return f"Starting: {self.requests:,} requests after {seconds:.0f} s"
         share = (
@@ -213,7 +208,7 @@ class JobDisplay:
         """Report a job that raised."""
         if not (self.options.as_json and self.to_stdout):
             failure.print()
-        seconds = round(self.now() - self._began, 3)
+        seconds = round(self.now() - self._started, 3)
         fields = {"seconds": seconds, "outputs": [], "complete": False}
         self._report({**self.counts(), **fields}, failure.exit_code, failure)
 
@@ -327,13 +322,9 @@ def run_job(
         connection: Which operator to ask.
         display: Shows the progress and reports the end.
         head: The column to show of the first rows, and how the job reads its input.
-            None shows no rows.
         check: Returns the exit code of a completed job without failed rows.
     """
-    from uid2_async.cli import job_report  # noqa: PLC0415 - --help does not load rich
-
     options = display.options
-    console = job_report.console_for(quiet=options.quiet or options.as_json)
     stop = asyncio.Event()
     stopped_by: list[signal.Signals] = []
 
@@ -341,22 +332,26 @@ def run_job(
         stopped_by.append(number)
         stop.set()
 
-    async def run(lines: AbstractAsyncContextManager[None]) -> JobSummary:
-        async with connection.client() as client, lines:
+    async def run() -> JobSummary:
+        async with connection.client() as client, display.lines():
             counted = client.with_options(hooks=[*client.hooks, display.on_event])
             return await job(client=counted, stop=stop, on_progress=display.on_progress)
 
-    with ExitStack() as stack:
-        if options.progress is ProgressMode.AUTO:
-            bar = job_report.progress_bar(console, to_stdout=display.to_stdout)
-            display.update_bar = stack.enter_context(bar)
-        lines = nullcontext() if display.update_bar else display.lines()
-        summary = run_async(run(lines), on_stop=on_stop)
-    job_report.print_summary(console, summary)
-    if head is not None and summary.complete:
-        for output in summary.outputs[:1]:
-            if isinstance(output, Path):  # otherwise it is remote
-                job_report.print_head(console, output, *head)
+    if options.quiet or options.as_json:
+        summary = run_async(run(), on_stop=on_stop)
+    else:
+        from uid2_async.cli import job_report  # noqa: PLC0415 - imports rich
+
+        console = job_report.console_for()
+        with ExitStack() as stack:
+            if options.progress is ProgressMode.AUTO:
+                bar = job_report.progress_bar(console, to_stdout=display.to_stdout)
+                display.update_bar = stack.enter_context(bar)
+            summary = run_async(run(), on_stop=on_stop)
+        job_report.print_summary(console, summary)
+        local = [one for one in summary.outputs[:1] if isinstance(one, Path)]
+        if head is not None and summary.complete and local:
+            job_report.print_first_rows(console, local[0], *head)
     failure = None if summary.complete else _interruption(stopped_by, display)
     code = failure.exit_code if failure else _exit_code(summary, check)
     display.finished(summary, code, failure)

@@ -65,10 +65,10 @@ _SHARES: Final = {
 }
 
 
-def console_for(*, quiet: bool) -> Console:
+def console_for() -> Console:
     """Make the console for stderr, which respects NO_COLOR."""
     stderr = cast("IO[str]", ReportStream(sys.stderr))
-    return Console(file=stderr, quiet=quiet, highlight=False, emoji=False)
+    return Console(file=stderr, highlight=False, emoji=False)
 
 
 @contextmanager
@@ -78,12 +78,9 @@ def progress_bar(
     """Show a progress bar while the block runs, if stderr is a terminal.
 
     There is no bar if results go to stdout on a terminal, since they would break it up.
-
-    Yields:
-        A function to call after each step; None if there is no bar.
+    Yields a function to call after each step, or None.
     """
-    hidden = console.quiet or not console.is_terminal
-    if hidden or (to_stdout and sys.stdout.isatty()):
+    if not console.is_terminal or (to_stdout and sys.stdout.isatty()):
         yield None
         return
     bar = Progress(
@@ -101,7 +98,7 @@ def progress_bar(
         number = bar.add_task("0 rows, -/s", total=None)
         (task,) = bar.tasks
 
-        def tell(done: FileProgress) -> None:
+        def update(done: FileProgress) -> None:
             bar.update(
                 number,
                 total=done.total_bytes,
@@ -109,7 +106,7 @@ def progress_bar(
                 description=_facts(done, task.elapsed),
             )
 
-        yield tell
+        yield update
         if task.total is None:
             bar.update(number, total=1, completed=1)
 
@@ -143,17 +140,16 @@ def print_summary(console: Console, summary: JobSummary) -> None:
     console.print(table)
 
 
-def print_head(
+def print_first_rows(
     console: Console, output: Path, column: str, options: FileFormatOptions
 ) -> None:
     """Print the identifiers and the added columns of a text file's first rows.
 
     Raw UIDs are shortened, and identifiers are cut to the width of the terminal.
     Nothing is printed unless stderr is a terminal, because files and logs are kept.
-    Forcing rich to print colors does not change that. Rows that cannot be read are not
-    shown.
+    Rows that cannot be read are not shown.
     """
-    if console.quiet or not console.file.isatty():
+    if not console.file.isatty():
         return
     widths = {column: 0, **_INPUT_WIDTHS, **_OUTPUT_WIDTHS}
     with suppress(Exception):  # the job is done, even if it cannot be shown

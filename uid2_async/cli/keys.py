@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -52,12 +52,7 @@ KeysFileOption = Annotated[
 
 
 def load_keys(kind: KeysKind, connection: Connection, file: str | None) -> KeyRing:
-    """Fetch keys of *kind* from the operator, or read them from *file*.
-
-    Raises:
-        InputError: If the file does not exist, or both a file and a sandbox are given.
-        ProtocolError: If the file does not contain valid keys.
-    """
+    """Fetch keys of *kind* from the operator, or read them from *file*."""
     if file is None:
         if kind is KeysKind.SHARING:
             return connection.ask(lambda client: client.fetch_sharing_keys())
@@ -76,13 +71,6 @@ def load_keys(kind: KeysKind, connection: Connection, file: str | None) -> KeyRi
 def kind_of(ring: KeyRing) -> KeysKind:
     """Return the kind of keys; only replies to sharers name the caller's site."""
     return KeysKind.BIDSTREAM if ring.caller_site_id is None else KeysKind.SHARING
-
-
-async def _save_keys(ring: KeyRing, file: str) -> None:
-    """Write *ring* to a file that only the owner can read."""
-    store = _store(ring)
-    await store.ensure_fresh(0)
-    store.save(file)
 
 
 def _store(ring: KeyRing) -> KeyStore:
@@ -126,7 +114,9 @@ def list_keys(
     else:
         print_lines(_key_lines(report))
     if save is not None:
-        run_async(_save_keys(ring, save))
+        store = _store(ring)
+        run_async(store.ensure_fresh(0))
+        store.save(save)
         print_error(f"The keys are saved in {save}. Protect it like the client secret.")
 
 
@@ -186,13 +176,6 @@ def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 # --- uid2 buckets ---------------------------------------------------------------------
 
 
-class BucketFormat(StrEnum):
-    """The output format of buckets."""
-
-    JSONL = "jsonl"
-    CSV = "csv"
-
-
 @with_shared_options
 def list_buckets(
     *,
@@ -206,8 +189,9 @@ def list_buckets(
         ),
     ],
     output: Annotated[
-        BucketFormat, typer.Option("--format", help="One JSON object per line, or CSV.")
-    ] = BucketFormat.JSONL,
+        Literal["jsonl", "csv"],
+        typer.Option("--format", help="One JSON object per line, or CSV."),
+    ] = "jsonl",
     connection: Connection,
 ) -> None:
     """List the salt buckets that rotated at or after a time.
@@ -224,7 +208,7 @@ def list_buckets(
         # The note above says so already.
         warnings.simplefilter("ignore", DeprecationWarning)
         buckets = connection.ask(lambda client: client.identity_buckets(instant))
-    if output is BucketFormat.JSONL:
+    if output == "jsonl":
         for one in buckets:
             sys.stdout.write(
                 dump_json(

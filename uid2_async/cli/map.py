@@ -13,7 +13,7 @@ import typer
 
 from uid2_async import bulk
 from uid2_async.bulk.database import IfExists, Query, Table
-from uid2_async.bulk.estimate import estimate_file
+from uid2_async.bulk.estimate import Estimate, estimate_file
 from uid2_async.bulk.options import (
     JobOptions,
     JobSummary,
@@ -309,12 +309,7 @@ def estimate_files(  # noqa: PLR0913 - an option each
         ),
     ] = 0.5,
     processes: Annotated[
-        int,
-        typer.Option(
-            "--processes",
-            min=1,
-            help="Processes that share the work.",
-        ),
+        int, typer.Option("--processes", min=1, help="Processes that share the work.")
     ] = 1,
     state: StateOption = None,
     delta: DeltaOption = None,
@@ -339,8 +334,14 @@ def estimate_files(  # noqa: PLR0913 - an option each
     if as_json:
         sys.stdout.write(msgspec.json.encode(attrs.asdict(found)).decode() + "\n")
         return
+    for name, value in _facts(found, latency).items():
+        sys.stdout.write(f"{name}: {value}\n")
+
+
+def _facts(found: Estimate, latency: float) -> dict[str, str]:
+    """Format an estimate for people."""
     about = "" if found.is_exact else "about "
-    lines = {
+    return {
         "rows": f"{found.rows:,}",
         "identifiers": f"{found.identifiers:,}",
         "different identities": f"{about}{found.unique:,}",
@@ -359,8 +360,6 @@ def estimate_files(  # noqa: PLR0913 - an option each
             f"{found.daily_seconds / 60:.1f} minutes; once a week everybody"
         ),
     }
-    for name, value in lines.items():
-        sys.stdout.write(f"{name}: {value}\n")
 
 
 def _size(count: int) -> str:

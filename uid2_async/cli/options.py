@@ -192,11 +192,7 @@ _DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 
 
 def parse_duration(text: str) -> timedelta:
-    """Parse a duration such as 90s, 15m, 12h or 7d.
-
-    Raises:
-        typer.BadParameter: If it is not a duration.
-    """
+    """Parse a duration such as 90s, 15m, 12h or 7d."""
     found = _DURATION.fullmatch(text.strip().lower())
     if found is None:
         raise typer.BadParameter(

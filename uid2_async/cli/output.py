@@ -82,11 +82,8 @@ def print_lines(lines: Iterable[str]) -> None:
 def print_message(level: str, message: str, hint: str = "", **fields: Any) -> None:
     """Print a line on stderr, if it can be written to.
 
-    Args:
-        level: ``error``, ``warning`` or ``info``.
-        message: The text after ``uid2:``, or the field ``message`` if the log is JSON.
-        hint: What to do. It gets its own line in text.
-        fields: More fields of the JSON object.
+    *level* is ``error``, ``warning`` or ``info``. A *hint* gets its own line in text.
+    *fields* are added to the object if the log is JSON.
     """
     if LOG.is_json:
         entry = {"time": datetime.now(UTC), "level": level, "message": message}
@@ -125,11 +122,7 @@ class LogLevel(StrEnum):
 
 
 class _Log:
-    """Messages and the library's log, written to stderr while a command runs.
-
-    Attributes:
-        is_json: Whether each line is a JSON object.
-    """
+    """Messages and the library's log, written to stderr while a command runs."""
 
     def __init__(self) -> None:
         self.is_json: bool = False
@@ -181,15 +174,10 @@ _PLAIN_WORD: Final = re.compile(r"-{0,2}[A-Za-z][A-Za-z_./=-]{0,30}")
 
 @attrs.frozen
 class Failure:
-    """Why a command ended without a result.
+    """Why a command ended without a result, safe to show anywhere.
 
-    Attributes:
-        name: The class of the error.
-        message: What failed and why, safe to show anywhere.
-        exit_code: The exit code of the command.
-        hint: What to do.
-        call: The endpoint, HTTP status, number of attempts and trace ID, if a call to
-            the operator failed.
+    *name* is the class of the error. *call* has the endpoint, HTTP status, number of
+    attempts and trace ID of a failed call.
     """
 
     name: str

@@ -6,13 +6,11 @@ It is self-contained: no scripts, fonts or external addresses.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
 from string import Template
 from typing import Any, Final
-
-import attrs
 
 from uid2_async._private import printable
 from uid2_async.bulk.state_values import (
@@ -26,41 +24,9 @@ from uid2_async.models import IdentityType
 _WEEK: Final = 7
 
 
-@attrs.frozen(kw_only=True)
-class Section:
-    """A part of the page.
-
-    Attributes:
-        name: Its unique ID in the page.
-        title: Its heading.
-        text: The explanation below the heading.
-        head: The headings of its table.
-        rows: The table.
-        bars: The length of each bar, one per row or per label.
-        labels: The labels of a chart above a long table. By default, the bars are in
-            the table.
-    """
-
-    name: str
-    title: str
-    text: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    bars: Sequence[int]
-    labels: Sequence[str] = ()
-
-
 def write_page(figures: StateStatistics) -> str:
     """Return the page about a state, as HTML."""
-    return render(_facts(figures), _describe(figures))
-
-
-# --- what it says ---------------------------------------------------------------------
-
-
-def _facts(figures: StateStatistics) -> dict[str, str]:
-    """List the facts at the top."""
-    found = {
+    facts = {
         "counted": _instant(figures.now),
         "scope": None if figures.scope is None else str(figures.scope),
         "operator": figures.operator,
@@ -70,18 +36,18 @@ def _facts(figures: StateStatistics) -> dict[str, str]:
         "last job began": _instant(figures.runs[-1].started if figures.runs else None),
         "oldest check": _instant(figures.oldest_check),
     }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _describe(figures: StateStatistics) -> list[Section]:
-    """Write the sections."""
-    return [
+    sections = (
         _people(figures),
         _due(figures),
         _opt_outs(figures),
         _versions(figures),
         _ages(figures),
-    ]
+    )
+    shown = {name: value for name, value in facts.items() if value is not None}
+    return render(shown, sections)
+
+
+# --- what it says ---------------------------------------------------------------------
 
 
 def _instant(seconds: int | None) -> str | None:
@@ -99,7 +65,7 @@ def _share(number: int, total: int) -> str:
     return f"{100 * number / total:.1f}\N{NO-BREAK SPACE}%" if total else "-"
 
 
-def _people(figures: StateStatistics) -> Section:
+def _people(figures: StateStatistics) -> str:
     """Mapped, opted out, invalid."""
     names = {"mapped": "mapped", "optout": "opted out", "invalid identifier": "invalid"}
     counts = {name: dict.fromkeys(IdentityType, 0) for name in names.values()}
@@ -108,7 +74,7 @@ def _people(figures: StateStatistics) -> Section:
         row = counts.setdefault(name, dict.fromkeys(IdentityType, 0))
         row[kind] += number
     totals = _with_shares({name: sum(row.values()) for name, row in counts.items()})
-    return Section(
+    return write_section(
         name="identities",
         title="Mapped, opted out, invalid",
         text="The operator's last reply about each identity.",
@@ -121,7 +87,7 @@ def _people(figures: StateStatistics) -> Section:
     )
 
 
-def _due(figures: StateStatistics) -> Section:
+def _due(figures: StateStatistics) -> str:
     """Raw UIDs that become due, by day."""
     today = _today(figures)
     days = [(today + timedelta(days)).isoformat() for days in range(DUE_DAYS)]
@@ -133,7 +99,7 @@ def _due(figures: StateStatistics) -> Section:
     if figures.due_by_bucket:
         rows.append(["when their salt bucket rotates", f"{figures.due_by_bucket:,}"])
     advice = " (uid2 refresh asks about them)" if figures.overdue else ""
-    return Section(
+    return write_section(
         name="due",
         title=f"Raw UIDs due in the next {DUE_DAYS} days",
         text=f"{figures.overdue:,} are due already{advice}, "
@@ -146,19 +112,15 @@ def _due(figures: StateStatistics) -> Section:
     )
 
 
-def _weeks(figures: StateStatistics) -> Iterator[tuple[date, date, int]]:
-    """Sum up opt-outs by week, oldest first: first day, last day, count."""
+def _opt_outs(figures: StateStatistics) -> str:
+    """Opt-outs over time."""
     today = _today(figures)
+    weeks = []
     for ago in reversed(range(0, OPT_OUT_DAYS, _WEEK)):
         end = min(ago + _WEEK, OPT_OUT_DAYS)
         first, last = today - timedelta(end - 1), today - timedelta(ago)
-        yield first, last, sum(figures.opt_outs[ago:end])
-
-
-def _opt_outs(figures: StateStatistics) -> Section:
-    """Opt-outs over time."""
-    weeks = list(_weeks(figures))
-    return Section(
+        weeks.append((first, last, sum(figures.opt_outs[ago:end])))
+    return write_section(
         name="optouts",
         title=f"Opt-outs in the last {OPT_OUT_DAYS} days",
         text=f"{sum(figures.opt_outs):,} identities that were mapped before are opted "
@@ -182,7 +144,7 @@ def _with_shares(counts: Mapping[str, int]) -> dict[str, Any]:
     return {"bars": values, "rows": list(rows)}
 
 
-def _versions(figures: StateStatistics) -> Section:
+def _versions(figures: StateStatistics) -> str:
     """Raw UIDs by version."""
     names = {2: "version 2", 3: "version 3", 4: "version 4", None: "none known"}
     found = {
@@ -190,7 +152,7 @@ def _versions(figures: StateStatistics) -> Section:
         for version, name in names.items()
         if version is not None or figures.versions.get(version)
     }
-    return Section(
+    return write_section(
         name="versions",
         title="Versions of the raw UIDs",
         text="All of them are valid. After a salt rotation, an identity may get "
@@ -200,7 +162,7 @@ def _versions(figures: StateStatistics) -> Section:
     )
 
 
-def _ages(figures: StateStatistics) -> Section:
+def _ages(figures: StateStatistics) -> str:
     """Identities by when they were checked."""
     starts = [0, *AGE_DAYS]
     labels = [
@@ -208,7 +170,7 @@ def _ages(figures: StateStatistics) -> Section:
         for start, end in zip(starts, AGE_DAYS, strict=False)
     ]
     labels.append(f"{AGE_DAYS[-1]} days or more")
-    return Section(
+    return write_section(
         name="ages",
         title="Time since the last check",
         text="An opt-out is not noticed until the operator is asked.",
@@ -220,7 +182,7 @@ def _ages(figures: StateStatistics) -> Section:
 # --- how it looks ---------------------------------------------------------------------
 
 
-def render(facts: Mapping[str, str], sections: Sequence[Section]) -> str:
+def render(facts: Mapping[str, str], sections: Iterable[str]) -> str:
     """Return a page with *facts* at the top and *sections* below them."""
     page = (files("uid2_async.cli") / "report.html").read_text("utf-8")
     return Template(page).substitute(
@@ -228,61 +190,75 @@ def render(facts: Mapping[str, str], sections: Sequence[Section]) -> str:
             f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}</dd></div>"
             for name, value in facts.items()
         ),
-        sections="\n".join(map(_section, sections)),
+        sections="\n".join(sections),
     )
 
 
-def _section(section: Section) -> str:
-    """Write one section: a table, which is folded below a chart if it is long."""
-    table = _table(section)
-    if section.labels:
-        summary = f"As a table, {len(section.rows)} rows"
-        table = f"""{_columns(section)}<details><summary>{summary}</summary>
-{table}
+def write_section(
+    *,
+    name: str,
+    title: str,
+    text: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    bars: Sequence[int],
+    labels: Sequence[str] = (),
+) -> str:
+    """Write a section: a table, which is folded below a chart if there are *labels*.
+
+    Without a chart, each row of the table ends with a bar.
+    """
+    if labels:
+        table = f"""{_chart(title, labels, bars)}\
+<details><summary>As a table, {len(rows)} rows</summary>
+{_table(name, head, rows, [""] * len(rows))}
 </details>"""
-    return f"""<section aria-labelledby="{section.name}">
-<h2 id="{section.name}">{_escape(section.title)}</h2>
-<p>{_escape(section.text)}</p>
+    else:
+        cells = [
+            f'<td aria-hidden="true"><i style="width:{length}"></i></td>'
+            for length in _lengths(bars)
+        ]
+        table = _table(name, head, rows, cells)
+    return f"""<section aria-labelledby="{name}">
+<h2 id="{name}">{_escape(title)}</h2>
+<p>{_escape(text)}</p>
 {table}
 </section>"""
 
 
-def _columns(section: Section) -> str:
-    """Write the chart of a section, with labels and values as tooltips."""
+def _chart(title: str, labels: Sequence[str], bars: Sequence[int]) -> str:
+    """Write a chart, with labels and values as tooltips."""
     columns = "".join(
         f'<i style="height:{length}" title="{_escape(label)}: {value:,}"></i>'
-        for label, value, length in zip(
-            section.labels, section.bars, _lengths(section.bars), strict=True
-        )
+        for label, value, length in zip(labels, bars, _lengths(bars), strict=True)
     )
-    first, last = section.labels[0], section.labels[-1]
-    return f"""<div class="columns" role="img" aria-label="{_escape(section.title)}">
+    return f"""<div class="columns" role="img" aria-label="{_escape(title)}">
 {columns}</div>
-<p class="faint range"><span>{_escape(first)}</span><span>highest: \
-{max(section.bars):,}</span><span>{_escape(last)}</span></p>
+<p class="faint range"><span>{_escape(labels[0])}</span><span>highest: \
+{max(bars):,}</span><span>{_escape(labels[-1])}</span></p>
 """
 
 
-def _table(section: Section) -> str:
-    """Write the table of a section; if it has bars, each row ends with one."""
-    head = "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in section.head)
-    bars = [""] * len(section.rows)
-    if not section.labels:
-        bars = [
-            f'<td aria-hidden="true"><i style="width:{length}"></i></td>'
-            for length in _lengths(section.bars)
-        ]
-        head += "<td></td>"
-    rows = "\n".join(
+def _table(
+    name: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    last_cells: Sequence[str],
+) -> str:
+    """Write a table, whose rows end with *last_cells* unless those are empty."""
+    headings = "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in head)
+    if any(last_cells):
+        headings += "<td></td>"
+    lines = "\n".join(
         f'<tr><th scope="row">{_escape(first)}</th>'
         + "".join(f"<td>{_escape(cell)}</td>" for cell in rest)
-        + f"{bar}</tr>"
-        for (first, *rest), bar in zip(section.rows, bars, strict=True)
+        + f"{last}</tr>"
+        for (first, *rest), last in zip(rows, last_cells, strict=True)
     )
-    return f"""<div class="scroll"><table aria-labelledby="{section.name}">
-<thead><tr>{head}</tr></thead>
+    return f"""<div class="scroll"><table aria-labelledby="{name}">
+<thead><tr>{headings}</tr></thead>
 <tbody>
-{rows}
+{lines}
 </tbody>
 </table></div>"""
 

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
@@ -34,13 +34,7 @@ from uid2_async.bulk.text import Reader, open_reader
 from uid2_async.bulk.writers import Output, open_output
 from uid2_async.cli.connection import Connection
 from uid2_async.cli.exit_codes import ExitCode
-from uid2_async.cli.keys import (
-    KeysFileOption,
-    KeysKind,
-    KeysOption,
-    kind_of,
-    load_keys,
-)
+from uid2_async.cli.keys import KeysFileOption, KeysKind, KeysOption, kind_of, load_keys
 from uid2_async.cli.options import (
     CountryOption,
     FormatOptions,
@@ -122,8 +116,7 @@ class RowJob:
     """The work on values, or on the rows of a file.
 
     Attributes:
-        option: The option for values.
-        values: Its values, or ``-`` for the lines of stdin.
+        option: The option for *values*, which may be ``-`` for the lines of stdin.
         files: The input, None if *values* are given, and the output.
         options: How the files are written.
         wanted: The columns to read, by the option that names them.
@@ -145,12 +138,8 @@ class RowJob:
     def run(self, prepare: Callable[[], Work]) -> None:
         """Print a result for each value, or write the output.
 
-        Args:
-            prepare: Gets the keys and returns the function that makes the cells. Called
-                after all other checks.
-
-        Raises:
-            Exit: With 3 if rows failed.
+        Exits with 3 if rows failed. *prepare*, which is called after all other checks,
+        gets the keys and returns the function that makes the cells.
         """
         source = self.files.source
         if source is None:
@@ -216,15 +205,17 @@ class RowJob:
             identity = None if file is None else identify(file)
             work = prepare()
             part = None if target is None else temp_sibling(target)
-            with (
-                _exit_on_sigterm(),
-                _removing(part),
-                closing(
-                    open_output(
-                        reader, writing, part, added=self.added, resumable=False
+            with ExitStack() as stack:
+                stack.enter_context(_exit_on_sigterm())
+                if part is not None:
+                    stack.callback(part.unlink, missing_ok=True)
+                output = stack.enter_context(
+                    closing(
+                        open_output(
+                            reader, writing, part, added=self.added, resumable=False
+                        )
                     )
-                ) as output,
-            ):
+                )
                 self._write(reader, output, work)
                 if file is not None and identity is not None:
                     check_unchanged(file, identity)
@@ -248,16 +239,6 @@ class RowJob:
                 values = [rows.values(name) for name in self.wanted.values()]
                 output.write(output.format(rows, self._count(work(values))))
         output.sync()
-
-
-@contextmanager
-def _removing(part: Path | None) -> Iterator[None]:
-    """Remove an unfinished file after the block."""
-    try:
-        yield
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -330,7 +311,7 @@ def encrypt_uids(
 
     def prepare() -> Work:
         ring = load_keys(KeysKind.SHARING, connection, keys_file)
-        return _sealer(ring, identity_type, keyset_id)
+        return _encrypter(ring, identity_type, keyset_id)
 
     RowJob(
         option="--uid",
@@ -344,7 +325,7 @@ def encrypt_uids(
     ).run(prepare)
 
 
-def _sealer(
+def _encrypter(
     ring: KeyRing, identity_type: IdentityType | None, keyset_id: int | None
 ) -> Work:
     """Return a function that encrypts raw UIDs in bulk."""
@@ -352,7 +333,7 @@ def _sealer(
 
     client = SharingClient(ring)
 
-    def seal_some(values: Sequence[Sequence[str]]) -> Columns:
+    def encrypt_some(values: Sequence[Sequence[str]]) -> Columns:
         (raw_uids,) = values
         try:
             found = client.encrypt_many(
@@ -367,7 +348,7 @@ def _sealer(
             [why and _STATUSES.get(why, why.name) for why in failed],
         )
 
-    return seal_some
+    return encrypt_some
 
 
 # --- decrypt --------------------------------------------------------------------------
@@ -431,7 +412,7 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
         ring = load_keys(kind, connection, keys_file)
         if keys is None and not (domain or domain_column):
             kind = kind_of(ring)
-        return _opener(ring, kind, domain)
+        return _decrypter(ring, kind, domain)
 
     RowJob(
         option="--token",
@@ -449,28 +430,28 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
     ).run(prepare)
 
 
-def _opener(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
+def _decrypter(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
     """Return a function that decrypts tokens in bulk."""
     from uid2_async.bidstream import BidstreamClient  # noqa: PLC0415 - imports aiohttp
     from uid2_async.sharing import SharingClient  # noqa: PLC0415 - as above
 
     sharing, bidstream = SharingClient(ring), BidstreamClient(ring)
 
-    def open_some(values: Sequence[Sequence[str]]) -> Columns:
+    def decrypt_some(values: Sequence[Sequence[str]]) -> Columns:
         tokens, *others = values
         if kind is KeysKind.SHARING:
             found = sharing.decrypt_many(tokens)
         else:
             domains = others[0] if others else [domain] * len(tokens)
             found = bidstream.decrypt_many(tokens, domains)
-        opened = [None if isinstance(one, TokenFailure) else one for one in found]
+        decrypted = [None if isinstance(one, TokenFailure) else one for one in found]
         return (
-            [None if one is None else one.raw_uid for one in opened],
-            [None if one is None else one.site_id for one in opened],
+            [None if one is None else one.raw_uid for one in decrypted],
+            [None if one is None else one.site_id for one in decrypted],
             [one.name if isinstance(one, TokenFailure) else None for one in found],
         )
 
-    return open_some
+    return decrypt_some
 
 
 # --- hash -----------------------------------------------------------------------------

@@ -10,11 +10,10 @@ import secrets
 import shlex
 import signal
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import attrs
@@ -22,6 +21,7 @@ import typer
 
 from uid2_async import operator
 from uid2_async._private import access_logger
+from uid2_async.cli.options import with_shared_options
 from uid2_async.cli.output import print_error, print_json, print_lines, print_message
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityScope
@@ -32,12 +32,8 @@ if TYPE_CHECKING:
 _TOKEN_VARIABLE: Final = "UID2_SANDBOX_TOKEN"  # noqa: S105 - a name
 
 
-class AccessLog(StrEnum):
-    """How requests are printed."""
-
-    TEXT = "text"
-    JSON = "json"
-    NONE = "none"
+AccessLog: TypeAlias = Literal["text", "json", "none"]
+"""How requests are printed."""
 
 
 class _AccessHandler(logging.Handler):
@@ -56,106 +52,11 @@ class _AccessHandler(logging.Handler):
             print_json({"time": time, **record.args}, to_stderr=True)
 
 
-def run_sandbox(  # noqa: PLR0913 - one parameter for each option
-    *,
-    host: Annotated[
-        str, typer.Option("--host", help="The address to listen on.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option("--port", min=0, max=65535, help="The port. 0 picks a free one."),
-    ] = 0,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="FOLDER",
-            help="Load the operator's data from the files in FOLDER instead of the "
-            "built-in data.",
-        ),
-    ] = None,
-    scope: Annotated[
-        IdentityScope | None,
-        typer.Option(
-            "--scope",
-            case_sensitive=False,
-            help="Which system: UID2 (the default) or EUID. --data sets its own.",
-        ),
-    ] = None,
-    allow_hosts: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow-host",
-            metavar="NAME",
-            help="A host name under which other containers reach the sandbox. Printed "
-            "URLs use the first one, and the control API requires a token there. Can "
-            "be repeated.",
-        ),
-    ] = None,
-    env_file: Annotated[
-        str | None,
-        typer.Option(
-            "--env-file",
-            metavar="FILE",
-            help="Write the variables of the key 'everything' to FILE, for docker run "
-            "--env-file. Only you can read it.",
-        ),
-    ] = None,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Replace the file of --env-file if it exists."),
-    ] = False,
-    access_log: Annotated[
-        AccessLog,
-        typer.Option("--access-log", help="Print each request to stderr."),
-    ] = AccessLog.NONE,
-    console: Annotated[
-        bool | None,
-        typer.Option(
-            "--console/--no-console",
-            help="Serve a page at the URL that shows each call decrypted, and lets you "
-            "opt people out, inject faults and set the clock. On by default, unless "
-            "other machines can reach --host.",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
-    """Run a local operator to develop and test against.
-
-    Prints its URL, whose page in a browser shows what it does. For each API key, it
-    also prints a line to paste into a shell where 'uid2' or your program should use it.
-    """
-    if data is None:
-        world = operator.OperatorData.sample(scope=scope or IdentityScope.UID2)
-    else:
-        world = operator.OperatorData.load(data)
-        if scope not in (None, world.scope):
-            raise InputError(f"The data in {data} are {world.scope}'s, not {scope}'s.")
-    if env_file is not None:
-        _check_env_file(env_file, force=force)
-    names = allow_hosts or []
-    token = os.environ.get(_TOKEN_VARIABLE) or (
-        secrets.token_urlsafe() if names else ""
-    )
-    sandbox = _Sandbox(
-        data=world,
-        host=host,
-        port=port,
-        console=console,
-        names=names,
-        token=token,
-        env_file=env_file,
-        force=force,
-    )
-    with _access_logged(access_log), contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(sandbox.serve())
-
-
 @contextlib.contextmanager
 def _access_logged(access_log: AccessLog) -> Iterator[None]:
     """Print the requests that arrive while the block runs."""
-    handler = _AccessHandler(as_json=access_log is AccessLog.JSON)
-    if access_log is not AccessLog.NONE:
+    handler = _AccessHandler(as_json=access_log == "json")
+    if access_log != "none":
         access_logger.setLevel(logging.INFO)
         access_logger.addHandler(handler)
     try:
@@ -165,22 +66,85 @@ def _access_logged(access_log: AccessLog) -> Iterator[None]:
 
 
 @attrs.frozen(kw_only=True)
-class _Sandbox:
-    """An operator that runs until a signal arrives, and prints how to reach it."""
+class Sandbox:
+    """An operator that runs until a signal arrives. Each field is an option."""
 
-    data: OperatorData = attrs.field(repr=False)
-    host: str
-    port: int
-    console: bool | None
-    names: Sequence[str]
-    token: str = attrs.field(repr=False)
-    env_file: str | None
-    force: bool
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        int,
+        typer.Option("--port", min=0, max=65535, help="The port. 0 picks a free one."),
+    ] = 0
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="FOLDER",
+            help="Load the operator's data from the files in FOLDER instead of the "
+            "built-in data.",
+        ),
+    ] = None
+    scope: Annotated[
+        IdentityScope | None,
+        typer.Option(
+            "--scope",
+            case_sensitive=False,
+            help="Which system: UID2 (the default) or EUID. --data sets its own.",
+        ),
+    ] = None
+    allow_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="A host name under which other containers reach the sandbox. Printed "
+            "URLs use the first one, and the control API requires a token there. Can "
+            "be repeated.",
+        ),
+    ] = None
+    env_file: Annotated[
+        str | None,
+        typer.Option(
+            "--env-file",
+            metavar="FILE",
+            help="Write the variables of the key 'everything' to FILE, for docker run "
+            "--env-file. Only you can read it.",
+        ),
+    ] = None
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace the file of --env-file if it exists."),
+    ] = False
+    console: Annotated[
+        bool | None,
+        typer.Option(
+            "--console/--no-console",
+            help="Serve a page at the URL that shows each call decrypted, and lets you "
+            "opt people out, inject faults and set the clock. On by default, unless "
+            "other machines can reach --host.",
+            show_default=False,
+        ),
+    ] = None
+
+    def load_data(self) -> OperatorData:
+        """Return the operator's data."""
+        if self.data is None:
+            return operator.OperatorData.sample(scope=self.scope or IdentityScope.UID2)
+        data = operator.OperatorData.load(self.data)
+        if self.scope not in (None, data.scope):
+            raise InputError(
+                f"The data in {self.data} are {data.scope}'s, not {self.scope}'s."
+            )
+        return data
 
     async def serve(self) -> None:
         """Serve until a signal arrives."""
         from uid2_async.config import is_loopback  # noqa: PLC0415 - imports aiohttp
 
+        data = self.load_data()
+        if self.env_file is not None:
+            _check_env_file(self.env_file, force=self.force)
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         for one in (signal.SIGINT, signal.SIGTERM):
@@ -191,40 +155,59 @@ class _Sandbox:
         console = loopback if self.console is None else self.console
         if not loopback:
             _warn(self.host, console=console)
+        names = self.allow_hosts or []
+        known = os.environ.get(_TOKEN_VARIABLE, "")
+        made = secrets.token_urlsafe() if names and not known else ""
         async with operator.LocalOperator(
-            self.data,
+            data,
             host=self.host,
             port=self.port,
             console=console,
-            allowed_hosts=self.names,
-            control_token=self.token,
+            allowed_hosts=names,
+            control_token=known or made,
         ) as local:
-            self._announce(local, console=console, loopback=loopback)
+            lines = [f"# {data.scope} operator at {local.url} - Ctrl-C stops it"]
+            if console:
+                lines.append(f"# Console, for a browser: {local.url}/")
+            if console and made:
+                lines.append(f"# Token of the control API: {made}")
+            print_lines([*lines, *self._credentials(local, loopback=loopback)])
             await stopped.wait()
         print_message("info", "The sandbox has stopped.")
 
-    def _announce(self, local: LocalOperator, *, console: bool, loopback: bool) -> None:
-        """Print how to reach the sandbox, and write the environment file."""
+    def _credentials(self, local: LocalOperator, *, loopback: bool) -> Iterator[str]:
+        """List how to use each API key, and write the environment file."""
         from uid2_async.operator.console.views import environment  # noqa: PLC0415 - as above
 
-        scope, url = self.data.scope, local.url
-        lines = [f"# {scope} operator at {url} - Ctrl-C stops it"]
-        if console:
-            lines.append(f"# Console, for a browser: {url}/")
-        if console and self.token and not os.environ.get(_TOKEN_VARIABLE):
-            lines.append(f"# Token of the control API: {self.token}")
-        if self.names:
-            url, loopback = f"http://{self.names[0]}:{urlsplit(url).port}", False
+        scope, url = local.data.scope, local.url
+        if self.allow_hosts:
+            url, loopback = f"http://{self.allow_hosts[0]}:{urlsplit(url).port}", False
         settings: Mapping[str, str] = {}
         for name, one in local.credentials.items():
             settings = environment(scope, url, one, allow_http=not loopback)
             pairs = [f"{key}={shlex.quote(value)}" for key, value in settings.items()]
             roles = ", ".join(one.roles) or "no roles"
-            lines += ["", f"# {name}: {roles}", f"export {' '.join(pairs)}"]
+            yield from ("", f"# {name}: {roles}", f"export {' '.join(pairs)}")
         if self.env_file is not None:
             # The last key of the built-in data has every role.
             _write_env_file(self.env_file, settings, force=self.force)
-        print_lines(lines)
+
+
+@with_shared_options
+def run_sandbox(
+    *,
+    sandbox: Sandbox,
+    access_log: Annotated[
+        AccessLog, typer.Option("--access-log", help="Print each request to stderr.")
+    ] = "none",
+) -> None:
+    """Run a local operator to develop and test against.
+
+    Prints its URL, whose page in a browser shows what it does. For each API key, it
+    also prints a line to paste into a shell where 'uid2' or your program should use it.
+    """
+    with _access_logged(access_log), contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(sandbox.serve())
 
 
 def _check_env_file(path: str, *, force: bool) -> None:

@@ -17,12 +17,7 @@ from uid2_async.bulk.private_files import open_private
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import StateStatistics
 from uid2_async.cli.connection import run_async
-from uid2_async.cli.options import (
-    ForceOption,
-    JobJsonOption,
-    KindOption,
-    StateArgument,
-)
+from uid2_async.cli.options import ForceOption, JobJsonOption, KindOption, StateArgument
 from uid2_async.cli.output import dump_json, print_lines, print_message
 from uid2_async.cli.report import write_page
 from uid2_async.cli.values import read_lines
@@ -162,8 +157,7 @@ def delta(
     exported yet stay pending.
     """
     count = _run(
-        _find(state),
-        lambda one: export_history(one, target, since=since, force=force),
+        _find(state), lambda one: export_history(one, target, since=since, force=force)
     )
     print_message("info", f"{count:,} changes written.")
 

@@ -14,13 +14,7 @@ import typer
 from uid2_async.bulk.paths import STDIO
 from uid2_async.cli.connection import Connection
 from uid2_async.cli.exit_codes import ExitCode
-from uid2_async.cli.keys import (
-    KeysFileOption,
-    KeysKind,
-    KeysOption,
-    kind_of,
-    load_keys,
-)
+from uid2_async.cli.keys import KeysFileOption, KeysKind, KeysOption, kind_of, load_keys
 from uid2_async.cli.options import (
     JsonOption,
     KindOption,
@@ -29,21 +23,12 @@ from uid2_async.cli.options import (
 )
 from uid2_async.cli.output import dump_json, print_lines
 from uid2_async.cli.values import as_kind, read_one, read_text
-from uid2_async.errors import (
-    InputError,
-    KeysUnavailableError,
-    TokenError,
-    TokenFailure,
-)
+from uid2_async.errors import InputError, KeysUnavailableError, TokenError, TokenFailure
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import InsufficientConsent, OptedOut, ms_from_datetime
 from uid2_async.protocol.inspection import ValueKind, describe, inspect_value
 from uid2_async.protocol.keyring import KeyRing
-from uid2_async.protocol.token_codec import (
-    CLIENT_SIDE_GENERATED,
-    AdvertisingToken,
-    open_token,
-)
+from uid2_async.protocol.token_codec import CLIENT_SIDE_GENERATED, open_token
 from uid2_async.protocol.token_rules import ClientType, try_decrypt
 from uid2_async.protocol.wire import iso
 
@@ -54,8 +39,7 @@ token_app: typer.Typer = typer.Typer(
 )
 
 _ValueArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="VALUE", help="An identity; - is stdin."),
+    str | None, typer.Argument(metavar="VALUE", help="An identity; - is stdin.")
 ]
 
 
@@ -223,11 +207,10 @@ def inspect_one(
         )
     report = describe(found)
     if keys is not None or keys_file is not None:
-        if opened := _find_token(report, text):
+        if found_token := _find_token(report, text):
+            part, token = found_token
             ring = load_keys(keys or KeysKind.SHARING, connection, keys_file)
-            _open_token_into(
-                *opened, ring, now_ms=now_ms, domain=domain, show_uid=show_uid
-            )
+            part |= _describe_decrypted(token, ring, now_ms, domain, show_uid=show_uid)
         else:
             note = "The value has no advertising token that keys could decrypt."
             report["notes"].append(note)
@@ -244,64 +227,43 @@ def _find_token(report: dict[str, Any], text: str) -> tuple[dict[str, Any], str]
 
     Returns it with its part of the *report* about *text*.
     """
-    # No token contains a percent sign.
-    token = unquote(text.strip())
+    # A cookie may be percent-encoded. No token contains a percent sign.
+    text = text.strip()
+    token = unquote(text)
     if "advertising_token" in report:
         report = report["advertising_token"]
-        token = IdentityTokens.from_json(_json_of(text)).advertising_token
+        json_text = text if text.startswith("{") else token
+        token = IdentityTokens.from_json(json_text).advertising_token
     return (report, token) if report["kinds"] == [_TOKEN] else None
 
 
-def _json_of(text: str) -> str:
-    """Decode JSON that a cookie has percent-encoded."""
-    text = text.strip()
-    return text if text.startswith("{") else unquote(text)
+def _describe_decrypted(
+    token: str, ring: KeyRing, now_ms: int, domain: str | None, *, show_uid: bool
+) -> dict[str, Any]:
+    """Return the verdict on a token, and its content if the keys decrypt it.
 
-
-def _open_token_into(
-    report: dict[str, Any],
-    token: str,
-    ring: KeyRing,
-    *,
-    now_ms: int,
-    domain: str | None,
-    show_uid: bool,
-) -> None:
-    """Decrypt an advertising token, and add its content to its report.
-
-    Expired or otherwise rejected tokens are decrypted as well if the keys allow it.
+    Expired or otherwise rejected tokens are decrypted as well.
     """
-    report["status"] = _decryption_status(token, ring, now_ms, domain)
-    try:
-        opened = open_token(token, ring.key)
-    except TokenError:
-        return
-    report |= _describe_opened(opened, show_uid=show_uid)
-
-
-def _decryption_status(
-    token: str, ring: KeyRing, now_ms: int, domain: str | None
-) -> str:
-    """Return the verdict on a token for the holder of the keys, in one word."""
     client = _CLIENTS[kind_of(ring)]
     try:
         found = try_decrypt(token, ring, now_ms, client, domain)
+        status = found.name if isinstance(found, TokenFailure) else "SUCCESS"
     except KeysUnavailableError:
-        return "KEYS_NOT_SYNCED"
-    return found.name if isinstance(found, TokenFailure) else "SUCCESS"
-
-
-def _describe_opened(token: AdvertisingToken, *, show_uid: bool) -> dict[str, Any]:
-    """Return the fields of a decrypted token, with or without a verdict."""
-    created_ms = token.created_ms
+        status = "KEYS_NOT_SYNCED"
+    try:
+        content = open_token(token, ring.key)
+    except TokenError:
+        return {"status": status}
+    created_ms = content.created_ms
     report = {
-        "site_key_id": token.site_key_id,
-        "site_id": token.site_id,
-        "established": iso(token.established_ms),
+        "status": status,
+        "site_key_id": content.site_key_id,
+        "site_id": content.site_id,
+        "established": iso(content.established_ms),
         "created": None if created_ms is None else iso(created_ms),
-        "expires": iso(token.expires_ms),
-        "client_side_generated": bool(token.privacy_bits & CLIENT_SIDE_GENERATED),
-        "raw_uid": token.raw_uid if show_uid else None,
+        "expires": iso(content.expires_ms),
+        "client_side_generated": bool(content.privacy_bits & CLIENT_SIDE_GENERATED),
+        "raw_uid": content.raw_uid if show_uid else None,
     }
     return {name: value for name, value in report.items() if value is not None}
 

@@ -10,14 +10,7 @@ from typing import BinaryIO, Final
 
 from uid2_async.bulk.paths import STDIO
 from uid2_async.errors import InputError
-from uid2_async.models import (
-    Email,
-    EmailHash,
-    Identity,
-    Phone,
-    PhoneHash,
-    as_identity,
-)
+from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash, as_identity
 
 _TYPES: Final = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
 
@@ -28,14 +21,9 @@ def as_kind(value: str, kind: str | None) -> Identity:
 
 
 def read_lines(arguments: Sequence[str], file: str | None = None) -> Iterator[str]:
-    """Read values: the arguments, or each line of a file or of stdin.
+    """Yield values as they arrive: *arguments*, or the lines of *file* or of stdin.
 
-    Args:
-        arguments: The values, or only ``-`` for stdin.
-        file: A path, or ``-`` for stdin; None if *arguments* are given.
-
-    Yields:
-        One value at a time, as it arrives, without its line end.
+    ``-`` is stdin, as the only argument or as the file.
 
     Raises:
         InputError: If there are no values, both are given, or a line cannot be read.
@@ -73,11 +61,7 @@ def _decode(name: str, lines: Iterable[bytes]) -> Iterator[str]:
 
 
 def read_one(argument: str | None, file: str | None) -> str:
-    """Read exactly one value, as :func:`read_lines` does.
-
-    Raises:
-        InputError: If there is no value, or more than one.
-    """
+    """Read exactly one value, as :func:`read_lines` does."""
     lines = read_lines([] if argument is None else [argument], file)
     value = next(lines, None)
     if value is None or next(lines, None) is not None:
@@ -86,11 +70,7 @@ def read_one(argument: str | None, file: str | None) -> str:
 
 
 def read_text(path: str) -> str:
-    """Read a whole file, or stdin if *path* is ``-``, without outer white space.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
+    """Read a whole file, or stdin if *path* is ``-``, without outer white space."""
     return "\n".join(read_lines([], path)).strip()
 
 

@@ -36,6 +36,7 @@ from uid2_async.doctor.findings import (
     CheckId,
     Finding,
     Outcome,
+    Verdict,
     failed,
     failed_call,
     ok,
@@ -73,13 +74,12 @@ _ENVIRONMENTS: Final = {"I": "integration", "P": "production"}
 _KEY_BEGINNINGS: Final = ("UID2-", "EUID-")
 
 
-def check_settings(scope: IdentityScope, environ: Mapping[str, str]) -> Finding:
+def check_settings(scope: IdentityScope, environ: Mapping[str, str]) -> Verdict:
     """Check which variables are set, without showing their values."""
     sources = find_sources(scope, environ)
     faults = list_faults(scope, environ)
     if faults:
         return failed(
-            CheckId.SETTINGS,
             " ".join(fault.message for fault in faults),
             _other_settings(scope, environ) or faults[0].hint,
         )
@@ -88,11 +88,10 @@ def check_settings(scope: IdentityScope, environ: Mapping[str, str]) -> Finding:
     message = f"Taken from {', '.join(used)}."
     if idle:
         return warning(
-            CheckId.SETTINGS,
             f"{message} Set, but not used: {', '.join(idle)}.",
             "Unset the ones that you do not need.",
         )
-    return ok(CheckId.SETTINGS, message)
+    return ok(message)
 
 
 def _other_settings(scope: IdentityScope, environ: Mapping[str, str]) -> str:
@@ -112,42 +111,37 @@ def _other_settings(scope: IdentityScope, environ: Mapping[str, str]) -> str:
 
 def check_base_url(
     scope: IdentityScope, base_url: str, *, allow_http: bool = False
-) -> Finding:
+) -> Verdict:
     """Check the scheme, host, scope and path of a base URL."""
-    check = CheckId.BASE_URL
     try:
         url = normalize_base_url(base_url, allow_http=allow_http)
     except ConfigError as error:
         hint = error.hint.replace("allow_http=True", f"{scope}_ALLOW_HTTP=1")
-        return failed(check, error.message, hint)
+        return failed(error.message, hint)
     parts = urlsplit(url)
     host = parts.hostname or ""
     served = published_scope(host)
     if served not in {None, scope}:
         return failed(
-            check,
             f"{url} serves {served}, but the scope is {scope}.",
             f"Use the base URL of {scope}, or --scope {served}.",
         )
     if {"v1", "v2", "v3"} & set(parts.path.split("/")):
         return failed(
-            check,
             f"{url} contains an endpoint or an API version.",
             "End the base URL before /v2 or /v3.",
         )
     if served is not None and (host not in PUBLISHED or parts.path or parts.port):
         return warning(
-            check,
             f"{url} is not one of the published base URLs.",
             f"Look for a typo, or set {scope}_ENV instead.",
         )
     if sends_clear(url):
         return warning(
-            check,
             f"{url} is plain http: the API key is sent unencrypted.",
             "Use https, unless only you use the network.",
         )
-    return ok(check, f"{url}, {_describe_host(scope, host)}.")
+    return ok(f"{url}, {_describe_host(scope, host)}.")
 
 
 def _describe_host(scope: IdentityScope, host: str) -> str:
@@ -161,27 +155,22 @@ def _describe_host(scope: IdentityScope, host: str) -> str:
 
 def check_api_key_form(
     scope: IdentityScope, api_key: str, base_urls: Sequence[str]
-) -> Finding:
+) -> Verdict:
     """Check the form of an API key for some base URLs, without showing it."""
-    check = CheckId.API_KEY_FORM
     fault = _find_key_fault(scope, api_key, base_urls)
     if fault:
-        return failed(check, fault, _UNQUOTE if _is_quoted(api_key) else _KEY_HINT)
+        return failed(fault, _UNQUOTE if _is_quoted(api_key) else _KEY_HINT)
     found = inspect_value(api_key, now_ms=0)
     if found.site_id is not None:
         where = f"site {found.site_id}, environment {found.key_environment}"
-        return ok(check, f"A key of {scope}: {where}.")
+        return ok(f"A key of {scope}: {where}.")
     if ValueKind.CLIENT_SECRET in found.kinds:
-        return warning(check, "The API key looks like a client secret.", _SWAPPED)
+        return warning("The API key looks like a client secret.", _SWAPPED)
     if ValueKind.API_KEY in found.kinds:
         return warning(
-            check,
-            "The API key begins like one, but does not have the usual form.",
-            _WHOLE,
+            "The API key begins like one, but does not have the usual form.", _WHOLE
         )
-    return ok(
-        check, "It does not have the documented form; older keys do not have it either."
-    )
+    return ok("It does not have the documented form; older keys do not have it either.")
 
 
 def _find_key_fault(
@@ -205,27 +194,24 @@ _WHOLE: Final = "Check that it was copied completely."
 _KEY_HINT: Final = "Use the key that the UID2 portal shows for this environment."
 
 
-def check_client_secret_form(client_secret: str) -> Finding:
+def check_client_secret_form(client_secret: str) -> Verdict:
     """Check the form of a client secret, without showing it."""
-    check = CheckId.CLIENT_SECRET_FORM
     data = base64.decode(client_secret)
     if data is not None and len(data) == KEY_BYTES:
-        return ok(check, "Base64 of 32 bytes.")
+        return ok("Base64 of 32 bytes.")
     if _is_quoted(client_secret):
-        return failed(check, "The client secret is in quotes.", _UNQUOTE)
+        return failed("The client secret is in quotes.", _UNQUOTE)
     if client_secret.startswith(_KEY_BEGINNINGS):
-        return failed(check, "The client secret looks like an API key.", _SWAPPED)
+        return failed("The client secret looks like an API key.", _SWAPPED)
     spelling = diagnose_hash(client_secret)
     if spelling in {HashSpelling.NOT_HASHED, HashSpelling.UNKNOWN}:
         size = "not base64" if data is None else f"base64 of {len(data)} bytes"
         return failed(
-            check,
             f"The client secret has {len(client_secret)} characters and is {size}; it "
             "must be base64 of 32 bytes, 44 characters.",
             _WHOLE,
         )
     return failed(
-        check,
         f"The client secret is not plain base64 of 32 bytes: {spelling}.",
         "Use the secret exactly as the UID2 portal shows it.",
     )
@@ -270,13 +256,13 @@ async def examine(
         for check, (run_check, *required) in _CHECKS.items():
             cause = next((causes[one] for one in required if one in causes), None)
             if cause is None:
-                finding = await run_check(run)
-                if finding.outcome is Outcome.FAILED:
+                verdict = await run_check(run)
+                if verdict.outcome is Outcome.FAILED:
                     causes[check] = check
             else:
-                finding = skipped(check, f'Requires "{cause}", which failed.')
+                verdict = skipped(f'Requires "{cause}", which failed.')
                 causes[check] = cause
-            yield finding
+            yield Finding(check=check, **attrs.asdict(verdict))
 
 
 @attrs.define(eq=False, repr=False)
@@ -317,14 +303,14 @@ class _Run:
             return []
         return [name for name in _PROXIES if self.environ.get(name)]
 
-    async def examine_settings(self) -> Finding:
+    async def examine_settings(self) -> Verdict:
         """Read the settings from the environment."""
         finding = check_settings(self.scope, self.environ)
         if finding.outcome is not Outcome.FAILED:
             self.settings = read_settings(self.scope, self.environ)
         return finding
 
-    async def examine_base_url(self) -> Finding:
+    async def examine_base_url(self) -> Verdict:
         """Check the base URL, and open a session pool for it."""
         base_url, allow_http = self.settings.base_url, self.settings.allow_http
         finding = check_base_url(self.scope, base_url, allow_http=allow_http)
@@ -340,67 +326,66 @@ class _Run:
                         allow_http=allow_http,
                     )
                 except ConfigError as error:
-                    return failed_call(CheckId.BASE_URL, error)
+                    return failed_call(error)
             await self.resources.enter_async_context(self.pool)
             self.base_urls = self.pool.base_urls
             self.url = urlsplit(self.base_urls[0])
         return finding
 
-    async def examine_api_key_form(self) -> Finding:
+    async def examine_api_key_form(self) -> Verdict:
         """Check the form of the API key."""
         return check_api_key_form(self.scope, self.settings.api_key, self.base_urls)
 
-    async def examine_client_secret_form(self) -> Finding:
+    async def examine_client_secret_form(self) -> Verdict:
         """Check the form of the client secret."""
         return check_client_secret_form(self.settings.client_secret)
 
-    async def examine_dns(self) -> Finding:
+    async def examine_dns(self) -> Verdict:
         """Resolve the host name."""
         host = self.next_hop.hostname or ""
         self.addresses = await network.resolve(host, self.port, timeout=self.timeout)
         finding = network.check_dns(host, self.addresses, self.proxies)
         return self._name_hop(finding)
 
-    async def examine_connection(self) -> Finding:
+    async def examine_connection(self) -> Verdict:
         """Connect to the port."""
-        found = await network.tcp_connect(
-            self.addresses, self.port, timeout=self.timeout
+        finding, self.address = await network.check_connection(
+            self.addresses, self.port, self.proxies, timeout=self.timeout
         )
-        self.address = found.address
-        return self._name_hop(network.check_connection(found, self.proxies))
+        return self._name_hop(finding)
 
-    def _name_hop(self, finding: Finding) -> Finding:
+    def _name_hop(self, finding: Verdict) -> Verdict:
         """Add that the finding is about the proxy, if there is one."""
         if self.settings.proxy is None:
             return finding
         return attrs.evolve(finding, message=f"Proxy: {finding.message}")
 
-    async def examine_tls(self) -> Finding:
+    async def examine_tls(self) -> Verdict:
         """Start TLS, if the base URL is https."""
-        found = None
-        if self.settings.proxy is not None and self.url.scheme == "https":
+        if self.url.scheme != "https":
+            return ok("Not used: the base URL is plain http.")
+        if self.settings.proxy is not None:
             # Only a request opens the tunnel. It is sent without the API key.
             reply = await request_without_key(self.pool, timeout=self.timeout)
             if isinstance(reply, TransportError):
-                return failed_call(CheckId.TLS, reply)
-            return ok(CheckId.TLS, "The proxy opens a tunnel to the operator.")
-        if self.url.scheme == "https":
-            found = await network.tls_handshake(
-                self.address,
-                self.port,
-                self.url.hostname or "",
-                verifying_context(self.settings.ca_file),
-                timeout=self.timeout,
-            )
-        return network.check_tls(found, self.clock().timestamp())
+                return failed_call(reply)
+            return ok("The proxy opens a tunnel to the operator.")
+        return await network.check_tls(
+            self.address,
+            self.port,
+            self.url.hostname or "",
+            verifying_context(self.settings.ca_file),
+            timeout=self.timeout,
+            now=self.clock().timestamp(),
+        )
 
-    async def examine_operator(self) -> Finding:
+    async def examine_operator(self) -> Verdict:
         """Send a request without the API key, and check whether an operator replies."""
         found = await request_without_key(self.pool, timeout=self.timeout)
         self.date_offset = date_offset(found, self.clock())
         return network.check_operator(found, https=self.url.scheme == "https")
 
-    async def examine_api_key(self) -> Finding:
+    async def examine_api_key(self) -> Verdict:
         """Make one call for each role, and check whether the API key is accepted."""
         self.probe = OperatorProbe(
             self.settings, self.pool, timeout=self.timeout, clock=self.clock
@@ -408,41 +393,41 @@ class _Run:
         await self.probe.call_for_roles()
         return operator.check_api_key(self.probe.outcomes)
 
-    async def examine_roles(self) -> Finding:
+    async def examine_roles(self) -> Verdict:
         """Check which roles the calls have shown."""
         return operator.check_roles(self.probe.outcomes, self.needed)
 
-    async def examine_client_secret(self) -> Finding:
+    async def examine_client_secret(self) -> Verdict:
         """Check whether the operator could decrypt the requests."""
         return operator.check_client_secret(self.probe.outcomes)
 
-    async def examine_clock(self) -> Finding:
+    async def examine_clock(self) -> Verdict:
         """Compare the two clocks."""
         probe = self.probe
         if probe.refused_clock:
             await probe.find_offset(self.date_offset)
         return operator.check_clock(probe.offset, refused=probe.refused_clock)
 
-    async def examine_test_identities(self) -> Finding:
+    async def examine_test_identities(self) -> Verdict:
         """Check whether opt-outs are respected."""
         if operator.find_roles(self.probe.outcomes)[Role.GENERATOR]:
             await self.probe.call_for_test_identities()
         return operator.check_test_identities(self.probe.outcomes)
 
-    async def examine_keys(self) -> Finding:
+    async def examine_keys(self) -> Verdict:
         """Check the downloaded keys."""
         now_ms = ms_from_datetime(self.clock())
         now_ms += round((self.probe.offset or 0.0) * 1000)
         return operator.check_keys(self.probe.outcomes, self.scope, now_ms)
 
-    async def examine_latency(self) -> Finding:
+    async def examine_latency(self) -> Verdict:
         """Check the duration of the calls."""
         return network.check_latency(self.probe.seconds)
 
 
 # For each check: how it is run, and the checks that it requires.
 _CHECKS: Final[
-    Mapping[CheckId, tuple[Callable[[_Run], Awaitable[Finding]], *tuple[CheckId, ...]]]
+    Mapping[CheckId, tuple[Callable[[_Run], Awaitable[Verdict]], *tuple[CheckId, ...]]]
 ] = {
     CheckId.SETTINGS: (_Run.examine_settings,),
     CheckId.BASE_URL: (_Run.examine_base_url, CheckId.SETTINGS),

@@ -40,7 +40,17 @@ class Outcome(StrEnum):
 
 
 @attrs.frozen(kw_only=True)
-class Finding:
+class Verdict:
+    """What one check found. It contains no key, secret, token or UID."""
+
+    outcome: Outcome
+    message: str
+    hint: str = ""
+    unauthorized: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Finding(Verdict):
     """The result of one check. It contains no key, secret, token or UID.
 
     Attributes:
@@ -53,53 +63,39 @@ class Finding:
     """
 
     check: CheckId
-    outcome: Outcome
-    message: str
-    hint: str = ""
-    unauthorized: bool = False
 
 
-def ok(check: CheckId, message: str) -> Finding:
-    """Return a finding of a check that passed."""
-    return Finding(check=check, outcome=Outcome.OK, message=message)
+def ok(message: str) -> Verdict:
+    """Return that a check passed."""
+    return Verdict(outcome=Outcome.OK, message=message)
 
 
-def warning(check: CheckId, message: str, hint: str) -> Finding:
-    """Return a finding about something that works, but not as it should."""
-    return Finding(check=check, outcome=Outcome.WARNING, message=message, hint=hint)
+def warning(message: str, hint: str) -> Verdict:
+    """Return that something works, but not as it should."""
+    return Verdict(outcome=Outcome.WARNING, message=message, hint=hint)
 
 
-def failed(
-    check: CheckId, message: str, hint: str, *, unauthorized: bool = False
-) -> Finding:
-    """Return a finding about something that does not work."""
-    return Finding(
-        check=check,
-        outcome=Outcome.FAILED,
-        message=message,
-        hint=hint,
-        unauthorized=unauthorized,
+def failed(message: str, hint: str, *, unauthorized: bool = False) -> Verdict:
+    """Return that something does not work."""
+    return Verdict(
+        outcome=Outcome.FAILED, message=message, hint=hint, unauthorized=unauthorized
     )
 
 
-def failed_call(check: CheckId, error: UID2Error) -> Finding:
-    """Return a finding about a call that raised *error*."""
+def failed_call(error: UID2Error) -> Verdict:
+    """Return that a call raised *error*."""
     status = error.status if isinstance(error, OperatorError) else 0
     where = [f"POST {error.endpoint}"] if error.endpoint else []
     where += [f"HTTP {status}"] if status else []
     where += [f"trace id {error.trace_id}"] if error.trace_id else []
     call = f" [{', '.join(where)}]" if where else ""
-    return failed(
-        check,
-        f"{error.message}{call}",
-        error.hint,
-        unauthorized=isinstance(error, AuthError),
-    )
+    is_auth = isinstance(error, AuthError)
+    return failed(f"{error.message}{call}", error.hint, unauthorized=is_auth)
 
 
-def skipped(check: CheckId, message: str) -> Finding:
-    """Return a finding of a check that was not run."""
-    return Finding(check=check, outcome=Outcome.SKIPPED, message=message)
+def skipped(message: str) -> Verdict:
+    """Return that a check was not run."""
+    return Verdict(outcome=Outcome.SKIPPED, message=message)
 
 
 strip_tracebacks(globals())

@@ -8,8 +8,7 @@ from typing import Final
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.doctor.findings import (
-    CheckId,
-    Finding,
+    Verdict,
     failed,
     failed_call,
     ok,
@@ -30,7 +29,7 @@ from uid2_async.errors import (
     TransportError,
     UID2Error,
 )
-from uid2_async.models import IdentityMap, IdentityScope, OptedOut, UnmappedReason
+from uid2_async.models import IdentityScope, OptedOut, UnmappedReason
 from uid2_async.protocol.keyring import KeyRing
 
 
@@ -89,24 +88,23 @@ def find_roles(outcomes: CallOutcomes) -> dict[Role, bool | None]:
     }
 
 
-def check_api_key(outcomes: CallOutcomes) -> Finding:
+def check_api_key(outcomes: CallOutcomes) -> Verdict:
     """Check whether the operator accepts the API key for any endpoint."""
-    check = CheckId.API_KEY
     asked = [one for one in ProbeEndpoint if one is not ProbeEndpoint.REFRESH]
     if any(_permitted(outcomes.get(one)) for one in asked):
-        return ok(check, "The operator accepts it.")
+        return ok("The operator accepts it.")
     trouble = _find_inconclusive(outcomes)
     if trouble is not None:
-        return failed_call(check, trouble)
-    if _is_known(outcomes.get(ProbeEndpoint.REFRESH)):
+        return failed_call(trouble)
+    refresh = outcomes.get(ProbeEndpoint.REFRESH, CallOutcome()).error
+    # A refresh fails in this way only for a known key (docs/protocol.md 2.2).
+    if isinstance(refresh, InvalidTokenError) and refresh.code == "invalid_token":
         return failed(
-            check,
             "The operator knows the key, but it is disabled or has no role.",
             f"Have it enabled, with the roles that you need, {_PORTAL}.",
             unauthorized=True,
         )
     return failed(
-        check,
         "The operator does not know the key (HTTP 401).",
         "Check that it was copied completely, is for this environment, and has not "
         f"been replaced, {_PORTAL}.",
@@ -114,39 +112,29 @@ def check_api_key(outcomes: CallOutcomes) -> Finding:
     )
 
 
-def _is_known(outcome: CallOutcome | None) -> bool:
-    """Return whether a refresh failed as for a known key (docs/protocol.md 2.2)."""
-    error = None if outcome is None else outcome.error
-    return isinstance(error, InvalidTokenError) and error.code == "invalid_token"
-
-
-def check_roles(outcomes: CallOutcomes, needed: Collection[Role]) -> Finding:
+def check_roles(outcomes: CallOutcomes, needed: Collection[Role]) -> Verdict:
     """Check which roles the key has, and whether they include the *needed* ones."""
-    check = CheckId.ROLES
     roles = find_roles(outcomes)
     message = f"It has {_list(roles, has=True)}; it lacks {_list(roles, has=False)}."
     missing = [role for role in needed if roles[role] is False]
     if missing:
         return failed(
-            check,
             f"{message} Needed: {', '.join(missing)}.",
             f"Have the role added to the key {_PORTAL}.",
             unauthorized=True,
         )
     unclear = [role for role, has in roles.items() if has is None]
     if not unclear:
-        return ok(check, message)
+        return ok(message)
     message = f"{message} Unknown: {', '.join(unclear)}."
     trouble = _find_inconclusive(outcomes)
     if isinstance(trouble, TransportError | ServerError | RateLimitError):
-        return failed(check, f"{message} {trouble.message}", trouble.hint)
+        return failed(f"{message} {trouble.message}", trouble.hint)
     if {*needed} & {*unclear}:
-        return failed(check, message, "Fix the checks below, then run this again.")
+        return failed(message, "Fix the checks below, then run this again.")
     if trouble is None:
-        return warning(
-            check, message, "Fix the checks that fail below, then run this again."
-        )
-    return warning(check, message, "If the operator lacks these endpoints, update it.")
+        return warning(message, "Fix the checks that fail below, then run this again.")
+    return warning(message, "If the operator lacks these endpoints, update it.")
 
 
 def _find_inconclusive(outcomes: CallOutcomes) -> UID2Error | None:
@@ -163,9 +151,8 @@ def _list(roles: Mapping[Role, bool | None], *, has: bool) -> str:
     return ", ".join(named) or "nothing"
 
 
-def check_client_secret(outcomes: CallOutcomes) -> Finding:
+def check_client_secret(outcomes: CallOutcomes) -> Verdict:
     """Check whether the client secret belongs to the API key."""
-    check = CheckId.CLIENT_SECRET
     errors = [
         one.error
         for endpoint, one in outcomes.items()
@@ -176,30 +163,27 @@ def check_client_secret(outcomes: CallOutcomes) -> Finding:
         if fault is not None:
             return fault
     if any(_was_opened(error) for error in errors):
-        return ok(check, "It belongs to the API key.")
+        return ok("It belongs to the API key.")
     for error in errors:
         if error is not None and not isinstance(error, AuthError):
-            return failed_call(check, error)
-    return skipped(check, "No call got far enough to check it.")
+            return failed_call(error)
+    return skipped("No call got far enough to check it.")
 
 
-def _find_secret_fault(error: UID2Error | None) -> Finding | None:
+def _find_secret_fault(error: UID2Error | None) -> Verdict | None:
     """Return a finding about encryption or decryption, or None if there is no fault."""
-    check = CheckId.CLIENT_SECRET
     match error:
         case AuthError() if error.status != _UNAUTHORIZED:
             return failed(
-                check,
                 "It does not belong to the API key: the operator cannot decrypt what "
                 "is encrypted with it.",
                 "Copy both from the same place; a new key comes with a new secret.",
                 unauthorized=True,
             )
         case EnvelopeError():
-            return failed_call(check, error)
+            return failed_call(error)
         case BadRequestError() if "Invalid body" in error.message:
             return failed(
-                check,
                 f"The request was changed in transit. {error.message}",
                 "Look for a gateway or proxy that rewrites request bodies.",
             )
@@ -229,30 +213,26 @@ _REFUSED_BEHIND_SECONDS: Final = 120.0
 _TAKEN_AHEAD_SECONDS: Final = 119.0
 
 
-def check_clock(offset: float | None, *, refused: bool) -> Finding:
+def check_clock(offset: float | None, *, refused: bool) -> Verdict:
     """Compare this machine's clock with the operator's.
 
     Args:
         offset: Seconds by which this machine's clock is behind, or None if unknown.
         refused: Whether the operator rejected the time of a request.
     """
-    check = CheckId.CLOCK
     if offset is None:
         if refused:
-            return failed(check, "It is off by more than half an hour.", _SET_CLOCK)
-        return ok(
-            check,
-            "Off by less than two minutes, since the operator accepts requests.",
-        )
+            return failed("It is off by more than half an hour.", _SET_CLOCK)
+        return ok("Off by less than two minutes, since the operator accepts requests.")
     side = "behind" if offset > 0 else "ahead of"
     message = f"This machine's clock is {abs(offset):.0f} s {side} the operator's."
     if refused or not -_TAKEN_AHEAD_SECONDS <= offset < _REFUSED_BEHIND_SECONDS:
-        return failed(check, f"{message} Requests are rejected. {_LIMITS}.", _SET_CLOCK)
+        return failed(f"{message} Requests are rejected. {_LIMITS}.", _SET_CLOCK)
     if abs(offset) >= _PROMISED_SECONDS:
-        return warning(check, f"{message} {_LIMITS}.", _SET_CLOCK)
+        return warning(f"{message} {_LIMITS}.", _SET_CLOCK)
     if abs(offset) >= _GOOD_SECONDS:
-        return warning(check, message, _SET_CLOCK)
-    return ok(check, message)
+        return warning(message, _SET_CLOCK)
+    return ok(message)
 
 
 _LIMITS: Final = (
@@ -263,30 +243,33 @@ _LIMITS: Final = (
 _SET_CLOCK: Final = "Set this machine's clock: enable NTP, and check the time zone."
 
 
-def check_test_identities(outcomes: CallOutcomes) -> Finding:
+def check_test_identities(outcomes: CallOutcomes) -> Verdict:
     """Check the replies for test identities (docs/protocol.md 7)."""
-    check = CheckId.TEST_IDENTITIES
     roles = find_roles(outcomes)
     if not (roles[Role.GENERATOR] or roles[Role.MAPPER]):
-        return skipped(check, "They need the role GENERATOR or MAPPER.")
+        return skipped("They need the role GENERATOR or MAPPER.")
     wrong: list[str] = []
     if roles[Role.GENERATOR]:
         for endpoint, what in _OPT_OUTS.items():
             if (error := outcomes[endpoint].error) is not None:
-                return failed_call(check, error)
+                return failed_call(error)
             if not isinstance(outcomes[endpoint].value, OptedOut):
                 wrong.append(what)
     if roles[Role.MAPPER]:
         if (error := outcomes[ProbeEndpoint.MAP].error) is not None:
-            return failed_call(check, error)
-        wrong += _wrong_rows(outcomes[ProbeEndpoint.MAP].value)
+            return failed_call(error)
+        out, valid = outcomes[ProbeEndpoint.MAP].value
+        is_wrong = {
+            "optout@example.com was mapped": out.reason is not UnmappedReason.OPTED_OUT,
+            "validate@example.com was not mapped": valid.raw_uid is None,
+        }
+        wrong += [what for what, is_so in is_wrong.items() if is_so]
     if wrong:
         return failed(
-            check,
             f"Not as documented: {', '.join(wrong)}.",
             "Contact the operator's administrator: opt-outs may not be respected.",
         )
-    return ok(check, "The replies are as documented.")
+    return ok("The replies are as documented.")
 
 
 _OPT_OUTS: Final = {
@@ -295,20 +278,8 @@ _OPT_OUTS: Final = {
 }
 
 
-def _wrong_rows(found: IdentityMap) -> list[str]:
-    """List the mapped test identities whose rows are not as documented."""
-    out, valid = found
-    wrong = []
-    if out.reason is not UnmappedReason.OPTED_OUT:
-        wrong.append("optout@example.com was mapped")
-    if valid.raw_uid is None:
-        wrong.append("validate@example.com was not mapped")
-    return wrong
-
-
-def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Finding:
+def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Verdict:
     """Check whether the keys can be downloaded, and are active at *now_ms*."""
-    check = CheckId.KEYS
     roles = find_roles(outcomes)
     permitted = {
         endpoint: outcomes[endpoint]
@@ -316,16 +287,15 @@ def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Fin
         if _permitted(outcomes.get(endpoint))
     }
     if not permitted:
-        return skipped(check, "They need the role SHARER or ID_READER.")
+        return skipped("They need the role SHARER or ID_READER.")
     for outcome in permitted.values():
         if isinstance(outcome.error, ServerError):
             return failed(
-                check,
                 f"The operator does not return keys (HTTP {outcome.error.status}).",
                 "It may have no active master key. Ask the operator's administrator.",
             )
         if outcome.error is not None:
-            return failed_call(check, outcome.error)
+            return failed_call(outcome.error)
         fault = _find_fault(outcome.value, scope, now_ms)
         if fault is not None:
             return fault
@@ -337,24 +307,21 @@ def check_keys(outcomes: CallOutcomes, scope: IdentityScope, now_ms: int) -> Fin
     ring = permitted[ProbeEndpoint.SHARING].value if roles[Role.SHARER] else None
     if ring is not None and ring.active_key(ring.default_keyset_id, now_ms) is None:
         return warning(
-            check,
             f"{message} None of them can encrypt.",
             f"To share, have a keyset created for your site {_PORTAL}.",
         )
-    return ok(check, message)
+    return ok(message)
 
 
-def _find_fault(ring: KeyRing, scope: IdentityScope, now_ms: int) -> Finding | None:
+def _find_fault(ring: KeyRing, scope: IdentityScope, now_ms: int) -> Verdict | None:
     """Return a finding about why a key ring is unusable, or None."""
     if ring.identity_scope is not scope:
         return failed(
-            CheckId.KEYS,
             f"The operator serves {ring.identity_scope}, but the scope is {scope}.",
             f"Use the base URL of {scope}, or --scope {ring.identity_scope}.",
         )
     if not _count_active(ring, now_ms):
         return failed(
-            CheckId.KEYS,
             f"None of {len(ring.keys)} keys is active now.",
             "Contact the operator's administrator: it no longer gets new keys.",
         )

@@ -188,24 +188,6 @@ def _generate(client: UID2Client, email: str) -> Awaitable[object]:
     return client.run_call(call)
 
 
-def _logout_nobody(client: UID2Client) -> Awaitable[object]:
-    """Request a logout without an identity."""
-    call = Call(path=tokens.LOGOUT_PATH, parse=tokens.parse_logout_reply)
-    return client.run_call(call)
-
-
-def _refresh_nothing(client: UID2Client) -> Awaitable[object]:
-    """Refresh an invalid token. Only a caller with a valid key gets that answer."""
-    call = Call(
-        path=tokens.REFRESH_PATH,
-        payload=_NO_TOKEN,
-        parse=tokens.parse_refresh_reply,
-        bare=True,
-        reply_key=b"",
-    )
-    return client.run_call(call)
-
-
 _CALLS: Final[Mapping[ProbeEndpoint, Callable[[UID2Client], Awaitable[object]]]] = {
     ProbeEndpoint.GENERATE: lambda client: _generate(client, OPTED_OUT),
     ProbeEndpoint.MAP: lambda client: client.map_identities(
@@ -213,8 +195,20 @@ _CALLS: Final[Mapping[ProbeEndpoint, Callable[[UID2Client], Awaitable[object]]]]
     ),
     ProbeEndpoint.SHARING: UID2Client.fetch_sharing_keys,
     ProbeEndpoint.BIDSTREAM: UID2Client.fetch_bidstream_keys,
-    ProbeEndpoint.LOGOUT: _logout_nobody,
-    ProbeEndpoint.REFRESH: _refresh_nothing,
+    # Without an identity, nobody is opted out.
+    ProbeEndpoint.LOGOUT: lambda client: client.run_call(
+        Call(path=tokens.LOGOUT_PATH, parse=tokens.parse_logout_reply)
+    ),
+    # Only a caller with a valid key is told that the token is invalid.
+    ProbeEndpoint.REFRESH: lambda client: client.run_call(
+        Call(
+            path=tokens.REFRESH_PATH,
+            payload=_NO_TOKEN,
+            parse=tokens.parse_refresh_reply,
+            bare=True,
+            reply_key=b"",
+        )
+    ),
 }
 
 # Operators accept times from 120 s ago to 119 s ahead (docs/protocol.md 1.4).

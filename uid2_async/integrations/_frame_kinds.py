@@ -28,12 +28,9 @@ _PIECE_ROWS: Final = 10_000
 
 @attrs.frozen
 class Result:
-    """The columns to append to a frame.
+    """The columns to append to a frame. For a stream, all columns.
 
-    Attributes:
-        table: The new columns. For a stream, all columns, which can be read once.
-        repeat: The row of the frame to which each row belongs, or None if they
-            correspond one to one.
+    *repeat* has the row of the frame for each row, or is None if they correspond.
     """
 
     table: Any
@@ -54,9 +51,7 @@ class Frame:
     def read(self, positions: Sequence[int]) -> tuple[Any, Sequence[int]]:
         """Read the columns at *positions*. Blocks.
 
-        Returns:
-            A RecordBatchReader with these columns or with all columns, and the
-            positions of the requested columns in it.
+        Return a RecordBatchReader and the positions of the columns in it.
         """
         arrow = load_arrow()
         columns = []
@@ -191,11 +186,7 @@ def _narwhals() -> Any:
 
 
 def open_frame(frame: Any, *, rereadable: bool) -> Frame:
-    """Detect the type of *frame*. Blocks, because a lazy frame is collected.
-
-    Raises:
-        InputError: If it is not a frame.
-    """
+    """Detect the type of *frame*. Blocks, because a lazy frame is collected."""
     arrow = load_arrow()
     if isinstance(frame, arrow.Table):
         return _ArrowTable(frame, lambda table: table)
@@ -332,25 +323,19 @@ def _piece(series: Any, start: int, label: Hashable) -> Any:
     with suppress(Exception):
         return load_arrow().array(series, from_pandas=True)
     for at, (value, missing) in enumerate(zip(series, series.isna(), strict=True)):
-        if not (missing or _is_text(value)):
-            kind = type(value).__name__
-            what = f"not text, but {kind}"
+        what = ""
+        if not (missing or isinstance(value, str)):
+            what = f"not text, but {type(value).__name__}"
             hint = "Convert the column to strings, and missing values to None."
-            if isinstance(value, str):
-                what = "not valid Unicode"
-                hint = "Replace the lone surrogates in it."
+        elif not missing and any("\ud800" <= mark <= "\udfff" for mark in value):
+            what = "not valid Unicode"
+            hint = "Replace the lone surrogates in it."
+        if what:
             raise InputError(
                 f"Row {start + at} of the column '{printable(str(label))}' is {what}.",
                 hint=hint,
             )
     raise InputError(f"The column '{printable(str(label))}' is not text.")
-
-
-def _is_text(value: object) -> bool:
-    """Return whether a value is a string that can be encoded."""
-    if not isinstance(value, str):
-        return False
-    return not any("\ud800" <= mark <= "\udfff" for mark in value)
 
 
 def _to_pandas_array(column: Any) -> Any:

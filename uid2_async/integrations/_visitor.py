@@ -10,11 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.blocking import (
-    BlockingClient,
-    BlockingKeyStore,
-    BlockingTokenRefresher,
-)
+from uid2_async.blocking import BlockingClient, BlockingKeyStore, BlockingTokenRefresher
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError, InputError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens, TokenState
@@ -57,11 +53,7 @@ _FETCHES: Final = {
 
 
 def check_key_source(source: KeySource | None) -> None:
-    """Validate a source of keys.
-
-    Raises:
-        ConfigError: If it is not a KeySource or None.
-    """
+    """Raise a ConfigError unless *source* is a KeySource or None."""
     if not (source is None or isinstance(source, os.PathLike) or source in _FETCHES):
         raise ConfigError(
             "The source of keys is not valid.",
@@ -70,7 +62,7 @@ def check_key_source(source: KeySource | None) -> None:
         )
 
 
-class Opened(NamedTuple):
+class AsyncServices(NamedTuple):
     """The objects of an application with one event loop."""
 
     client: UID2Client
@@ -79,18 +71,15 @@ class Opened(NamedTuple):
 
 
 @asynccontextmanager
-async def open_all(
+async def open_services(
     make_client: Callable[[], UID2Client],
     make_refresher: Callable[[UID2Client], TokenRefresher],
     keys: KeySource | None,
-) -> AsyncIterator[Opened]:
+) -> AsyncIterator[AsyncServices]:
     """Open the client, refresher and keys of an application until it ends.
 
     If there are no usable keys, the application starts anyway with a store that is not
     ready.
-
-    Raises:
-        ConfigError: If a setting or *keys* is not valid.
     """
     check_key_source(keys)
     async with (
@@ -105,7 +94,7 @@ async def open_all(
             fetch = _FETCHES[keys]
             store = KeyStore(lambda: fetch(client), required=False)
             await stack.enter_async_context(store)
-        yield Opened(client, refresher, store)
+        yield AsyncServices(client, refresher, store)
 
 
 # --- in a session ---------------------------------------------------------------------
@@ -119,13 +108,13 @@ def find_tokens(
     Damaged tokens are deleted.
     """
     try:
-        held = from_session(session.get(key))
+        stored = from_session(session.get(key))
     except InputError as error:
         del session[key]
         return Freshness(tokens=None, state=TokenState.DEAD, changed=True, error=error)
-    if isinstance(held, OptedOut):
+    if isinstance(stored, OptedOut):
         return Freshness(tokens=None, state=TokenState.OPTED_OUT, changed=False)
-    return held
+    return stored
 
 
 def store_freshness(
@@ -154,14 +143,8 @@ def store_reply(
 # --- for frameworks whose views run in threads ----------------------------------------
 
 
-class Site:
-    """The client of an application for all of its threads and event loops.
-
-    Attributes:
-        client: The client.
-        refresher: The refresher of tokens.
-        cookie: The cookie of visitors.
-    """
+class BlockingServices:
+    """The client of an application for all of its threads and event loops."""
 
     def __init__(self, settings: Mapping[str, Any], keys: Iterable[str]) -> None:
         """Validate the settings. Nothing is opened before the first call.
@@ -252,18 +235,18 @@ class Visitor:
     A failure of the operator does not raise.
     """
 
-    def __init__(self, site: Site, cookies: Mapping[str, str]) -> None:
+    def __init__(self, services: BlockingServices, cookies: Mapping[str, str]) -> None:
         """Store the cookies of a request. They are decrypted on first use."""
-        self._site = site
+        self._services = services
         self._cookies = cookies
         self._session: dict[str, Any] | None = None
         self._before: dict[str, Any] = {}
 
     @property
-    def _held(self) -> dict[str, Any]:
+    def _content(self) -> dict[str, Any]:
         """The current content of the cookie."""
         if self._session is None:
-            cookie = self._site.cookie
+            cookie = self._services.cookie
             self._session = cookie.open(self._cookies.get(cookie.name))
             self._before = dict(self._session)
         return self._session
@@ -274,7 +257,7 @@ class Visitor:
 
         Pass them to :func:`~uid2_async.publisher.to_js_sdk` or ``to_prebid_params``.
         """
-        found = find_tokens(self._held)
+        found = find_tokens(self._content)
         if isinstance(found, Freshness):
             return OptedOut() if found.state is TokenState.OPTED_OUT else None
         return found
@@ -286,26 +269,26 @@ class Visitor:
 
         See :func:`~uid2_async.try_generate`.
         """
-        reply = self._site.client.try_generate(
+        reply = self._services.client.try_generate(
             identity,
             tcf_consent_string=tcf_consent_string,
-            timeout=self._site.timeout,
+            timeout=self._services.timeout,
         )
-        store_reply(self._held, reply)
+        store_reply(self._content, reply)
         return reply
 
     async def agenerate(
         self, identity: Identity | str, *, tcf_consent_string: str | None = None
     ) -> GenerateResult:
         """Async form of :meth:`generate`."""
-        future = self._site.client.submit(
+        future = self._services.client.submit(
             try_generate,
             identity,
             tcf_consent_string=tcf_consent_string,
-            timeout=self._site.timeout,
+            timeout=self._services.timeout,
         )
         reply = await asyncio.wrap_future(future)
-        store_reply(self._held, reply)
+        store_reply(self._content, reply)
         return reply
 
     def freshness(self) -> Freshness | None:
@@ -314,28 +297,28 @@ class Visitor:
         The operator is called only if a refresh is due. Do not use this for pages on
         which Prebid.js or the web SDK refreshes the tokens.
         """
-        found = find_tokens(self._held)
+        found = find_tokens(self._content)
         if isinstance(found, IdentityTokens):
-            found = self._site.refresher.ensure_fresh(found)
+            found = self._services.refresher.ensure_fresh(found)
             self._keep(found)
         return found
 
     async def afreshness(self) -> Freshness | None:
         """Async form of :meth:`freshness`."""
-        found = find_tokens(self._held)
+        found = find_tokens(self._content)
         if isinstance(found, IdentityTokens):
-            future = self._site.refresher.submit(TokenRefresher.ensure_fresh, found)
+            future = self._services.refresher.submit(TokenRefresher.ensure_fresh, found)
             found = await asyncio.wrap_future(future)
             self._keep(found)
         return found
 
     def _keep(self, freshness: Freshness) -> None:
         if freshness.changed:
-            store_freshness(self._held, freshness)
+            store_freshness(self._content, freshness)
 
     def log_out(self) -> None:
         """Delete the tokens from the cookie, without calling the operator."""
-        self._held.clear()
+        self._content.clear()
 
     @property
     def accessed(self) -> bool:
@@ -345,7 +328,7 @@ class Visitor:
     def save(self, response: SetsCookies) -> None:
         """Set the cookie of the response if its content has changed."""
         if self._session is not None and self._session != self._before:
-            self._site.cookie.save(response, self._session)
+            self._services.cookie.save(response, self._session)
 
 
 strip_tracebacks(globals())

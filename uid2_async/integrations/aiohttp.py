@@ -59,7 +59,7 @@ def uid2_context(
     """
 
     async def context(app: web.Application) -> AsyncIterator[None]:
-        async with _visitor.open_all(make_client, make_refresher, keys) as opened:
+        async with _visitor.open_services(make_client, make_refresher, keys) as opened:
             app[CLIENT] = opened.client
             app[REFRESHER] = opened.refresher
             if opened.keys is not None:

@@ -163,21 +163,15 @@ class IdentityColumns:
         return OutcomeColumns([""], snake_case=self.names == "snake")
 
     def find(self, header: Sequence[str]) -> tuple[int, int | None]:
-        """Return the positions of the identity and, if it is read, of its type.
+        """Return the positions of the identity and of its type, if that is read.
 
-        Raises:
-            InputError: If one is missing or ambiguous, or an added column already
-                exists.
+        An added column that already exists raises an InputError.
         """
         refuse_taken(header, self.outcome_columns().contents)
         return self.locate(header)
 
     def locate(self, header: Sequence[str]) -> tuple[int, int | None]:
-        """Do the same without adding columns.
-
-        Raises:
-            InputError: If one is missing or ambiguous.
-        """
+        """Do the same without adding columns."""
         hint = "Pass column=, or rename the column with the identities to INPUT."
         value = find_column(header, self.column or VALUE_NAME, hint=hint)
         if self.kind is not None:
@@ -189,14 +183,11 @@ class IdentityColumns:
 class _BatchSource:
     """The identities of record batches, in chunks.
 
-    Attributes:
-        waiting: The record batches whose rows have not all been answered, in order.
+    *waiting* are the batches whose rows have not all been answered, in order.
     """
 
     def __init__(
-        self,
-        batches: AsyncIterable[pa.RecordBatch],
-        wanted: IdentityColumns,
+        self, batches: AsyncIterable[pa.RecordBatch], wanted: IdentityColumns
     ) -> None:
         self.waiting: deque[pa.RecordBatch] = deque()
         self._source = aiter(batches)
@@ -283,10 +274,14 @@ async def _read_batches(source: BatchSource) -> AsyncIterator[pa.RecordBatch]:
     kind = load_arrow().RecordBatch
     if isinstance(source, AsyncIterable):
         async for batch in source:
-            yield _check_batch(batch, kind)
+            if not isinstance(batch, kind):
+                raise _wrong_source(batch)
+            yield batch
         return
     for batch in _open_source(source):
-        yield _check_batch(batch, kind)
+        if not isinstance(batch, kind):
+            raise _wrong_source(batch)
+        yield batch
 
 
 def _open_source(source: object) -> Any:
@@ -306,13 +301,6 @@ def _open_source(source: object) -> Any:
     raise _wrong_source(source)
 
 
-def _check_batch(batch: object, kind: type) -> Any:
-    """Return *batch* if it is a record batch, or raise."""
-    if isinstance(batch, kind):
-        return batch
-    raise _wrong_source(batch)
-
-
 def _wrong_source(value: object) -> InputError:
     """Return the error for an object that is not a record batch, without quoting it."""
     return InputError(
@@ -323,11 +311,7 @@ def _wrong_source(value: object) -> InputError:
 
 
 class _OutcomeBuffer:
-    """Collects outcomes until they make up a batch.
-
-    Attributes:
-        rows: The number of rows that have not been taken.
-    """
+    """Collects outcomes until they make up a batch. *rows* have not been taken yet."""
 
     def __init__(self, columns: OutcomeColumns) -> None:
         self.rows: int = 0

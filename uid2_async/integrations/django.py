@@ -39,10 +39,10 @@ from uid2_async.doctor.checks import (
     check_client_secret_form,
     check_settings,
 )
-from uid2_async.doctor.findings import Finding, Outcome
+from uid2_async.doctor.findings import CheckId, Outcome, Verdict
 from uid2_async.errors import ConfigError
 from uid2_async.integrations._visitor import (
-    Site,
+    BlockingServices,
     Visitor,
     check_key_source,
     environment_of,
@@ -87,7 +87,7 @@ class UID2Middleware:
             ConfigError: If a setting is missing or not valid.
         """
         self._get_response = get_response
-        self._site = _get_site()
+        self._services = _process.services()
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
@@ -96,7 +96,7 @@ class UID2Middleware:
         self, request: HttpRequest
     ) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Answer a request."""
-        visitor = self._site.visitor(request.COOKIES)
+        visitor = self._services.visitor(request.COOKIES)
         request.uid2 = visitor  # type: ignore[attr-defined] # as Django's own do
         if self._is_async:
             return self._answer(request, visitor)
@@ -123,27 +123,22 @@ class _Process:
     def __init__(self) -> None:
         self._lock = Lock()
         self._key: object = None
-        self._site: Site | None = None
+        self._services: BlockingServices | None = None
 
-    def site(self) -> Site:
-        """Return the site. It is replaced only if tests have changed the settings."""
+    def services(self) -> BlockingServices:
+        """Return the services. Changed settings, as in tests, replace them."""
         given, keys = _settings()
         described = sorted(map(repr, given.items()))
         key = (described, keys, environment_of(given), clock_in_use())
         with self._lock:
-            if self._site is None or self._key != key:
-                if self._site is not None:
-                    self._site.client.close()
-                self._site, self._key = Site(given, keys), key
-            return self._site
+            if self._services is None or self._key != key:
+                if self._services is not None:
+                    self._services.client.close()
+                self._services, self._key = BlockingServices(given, keys), key
+            return self._services
 
 
 _process: Final = _Process()
-
-
-def _get_site() -> Site:
-    """Return the site of this process."""
-    return _process.site()
 
 
 def get_client() -> BlockingClient:
@@ -152,7 +147,7 @@ def get_client() -> BlockingClient:
     Raises:
         ConfigError: If a setting is missing or not valid.
     """
-    return _get_site().client
+    return _process.services().client
 
 
 def get_keys() -> BlockingKeyStore | FileKeyStore:
@@ -161,12 +156,12 @@ def get_keys() -> BlockingKeyStore | FileKeyStore:
     Raises:
         ConfigError: If a setting is missing or not valid.
     """
-    return _get_site().keys
+    return _process.services().keys
 
 
 async def aget_keys() -> BlockingKeyStore | FileKeyStore:
     """Async form of :func:`get_keys`."""
-    return await _get_site().open_keys()
+    return await _process.services().open_keys()
 
 
 def _settings() -> tuple[Mapping[str, Any], list[str]]:
@@ -182,7 +177,7 @@ def check(*_: object, **__: object) -> list[checks.CheckMessage]:
     """Check the settings like ``uid2 doctor``, without sending anything."""
     given, keys = _settings()
     try:
-        findings = _examine(given)
+        verdicts = _examine(given)
         options = dict(given.get("COOKIE", {}))
         SealedCookie(options.pop("keys", keys), **options)
         check_key_source(given.get("KEYS"))
@@ -193,28 +188,29 @@ def check(*_: object, **__: object) -> list[checks.CheckMessage]:
         ]
     return [
         _LEVELS[one.outcome](
-            f"{one.check}: {one.message}",
+            f"{name}: {one.message}",
             hint=one.hint,
             id=f"uid2.{one.outcome[0].upper()}{number:03}",
         )
-        for number, one in enumerate(findings, 10)
+        for number, (name, one) in enumerate(verdicts.items(), 10)
         if one.outcome in _LEVELS
     ]
 
 
-def _examine(given: Mapping[str, Any]) -> list[Finding]:
-    """Return the findings of the doctor about the settings."""
+def _examine(given: Mapping[str, Any]) -> dict[CheckId, Verdict]:
+    """Return what the doctor says about the settings."""
     scope, environ = environment_of(given)
-    first = check_settings(scope, environ)
-    if first.outcome is Outcome.FAILED:
-        return [first]
-    found = read_settings(scope, environ)
-    return [
-        first,
-        check_base_url(scope, found.base_url, allow_http=found.allow_http),
-        check_api_key_form(scope, found.api_key, [found.base_url]),
-        check_client_secret_form(found.client_secret),
-    ]
+    found = {CheckId.SETTINGS: check_settings(scope, environ)}
+    if found[CheckId.SETTINGS].outcome is Outcome.FAILED:
+        return found
+    read = read_settings(scope, environ)
+    url, key = read.base_url, read.api_key
+    return {
+        **found,
+        CheckId.BASE_URL: check_base_url(scope, url, allow_http=read.allow_http),
+        CheckId.API_KEY_FORM: check_api_key_form(scope, key, [url]),
+        CheckId.CLIENT_SECRET_FORM: check_client_secret_form(read.client_secret),
+    }
 
 
 strip_tracebacks(globals())

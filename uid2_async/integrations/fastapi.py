@@ -73,8 +73,7 @@ def get_keys(connection: HTTPConnection) -> KeyStore:
     keys: KeyStore | None = getattr(connection.state, "uid2_keys", None)
     if keys is None:
         raise ConfigError(
-            "The lifespan opened no keys.",
-            hint='Use uid2_lifespan(keys="bidstream").',
+            "The lifespan opened no keys.", hint='Use uid2_lifespan(keys="bidstream").'
         )
     return keys
 

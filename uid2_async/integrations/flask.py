@@ -25,7 +25,7 @@ from flask import Flask, Response, current_app, g, request
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.blocking import BlockingClient, BlockingKeyStore
 from uid2_async.errors import ConfigError
-from uid2_async.integrations._visitor import Site, Visitor
+from uid2_async.integrations._visitor import BlockingServices, Visitor
 from uid2_async.keystore import FileKeyStore
 
 __all__ = ["UID2", "Visitor"]
@@ -58,13 +58,13 @@ class UID2:
             )
         keys = [app.secret_key, *(app.config.get("SECRET_KEY_FALLBACKS") or [])]
         texts = [one if isinstance(one, str) else one.hex() for one in keys]
-        app.extensions[_EXTENSION] = Site(app.config.get("UID2", {}), texts)
+        app.extensions[_EXTENSION] = BlockingServices(app.config.get("UID2", {}), texts)
         app.after_request(_finish)
 
     @property
     def client(self) -> BlockingClient:
         """The client of the current application."""
-        return _site().client
+        return _services().client
 
     @property
     def keys(self) -> BlockingKeyStore | FileKeyStore:
@@ -73,25 +73,25 @@ class UID2:
         Raises:
             ConfigError: If the setting is missing.
         """
-        return _site().keys
+        return _services().keys
 
     async def akeys(self) -> BlockingKeyStore | FileKeyStore:
         """Async form of :attr:`keys`."""
-        return await _site().open_keys()
+        return await _services().open_keys()
 
     @property
     def visitor(self) -> Visitor:
         """The tokens of the visitor who sends the current request."""
         if _EXTENSION not in g:
-            g.uid2 = _site().visitor(request.cookies)
+            g.uid2 = _services().visitor(request.cookies)
         visitor: Visitor = g.uid2
         return visitor
 
 
-def _site() -> Site:
-    """Return the site of the current application."""
-    site: Site = current_app.extensions[_EXTENSION]
-    return site
+def _services() -> BlockingServices:
+    """Return the services of the current application."""
+    services: BlockingServices = current_app.extensions[_EXTENSION]
+    return services
 
 
 def _finish(response: Response) -> Response:

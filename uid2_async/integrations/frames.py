@@ -139,8 +139,12 @@ async def map_frame(  # noqa: PLR0913 - each describes one aspect of the frame o
         "email_hash": email_hash,
         "phone_hash": phone_hash,
     }
-    names = _Names(opened.labels)
-    chosen = names.options(
+    if not opened.labels:
+        raise InputError("The frame has no columns.")
+    header = list(map(str, opened.labels))
+    chosen = _choose_columns(
+        header,
+        opened.labels,
         options or MapOptions(),
         identifiers={kind: one for kind, one in identifiers.items() if one is not None},
         column=column,
@@ -148,7 +152,7 @@ async def map_frame(  # noqa: PLR0913 - each describes one aspect of the frame o
         country=country,
         country_column=country_column,
     )
-    table = _FrameTable(opened, names.header)
+    table = _FrameTable(opened, header)
     with _reporting(progress, opened.rows) as on_progress:
         await map_table(
             table,
@@ -237,71 +241,65 @@ def _require_extra() -> None:
 # --- Names ----------------------------------------------------------------------------
 
 
-class _Names:
-    """The names of the columns in the engine.
+def _choose_columns(
+    header: Sequence[str],
+    labels: Sequence[Hashable],
+    options: MapOptions,
+    *,
+    identifiers: Mapping[str, Hashable],
+    column: Hashable | None,
+    type_column: Hashable | None,
+    country: str | None,
+    country_column: Hashable | None,
+) -> MapOptions:
+    """Return *options* with the columns from the arguments, by their names in *header*.
 
-    Attributes:
-        header: The label of each column as text.
+    The header has the *labels* of the frame as text.
     """
+    name = partial(_find_name, header, labels)
+    kinds = identifiers or options.identifiers
+    column = options.column if column is None else column
+    type_column = options.type_column if type_column is None else type_column
+    changed = attrs.evolve(
+        options,
+        identifiers={
+            kind: name(one, f"Pass {kind}= with one of these columns.")
+            for kind, one in kinds.items()
+        },
+        column=None if column is None else str(column),
+        type_column=None if type_column is None else str(type_column),
+        country=options.country if country is None else country,
+        country_column=options.country_column
+        if country_column is None
+        else name(country_column, "Pass country_column= with one of these."),
+    )
+    if kinds:
+        return changed
+    hint = "Pass email=, phone=, email_hash= or phone_hash= with one of these."
+    named = name(VALUE_NAME if column is None else column, hint)
+    if options.type is not None:
+        return attrs.evolve(changed, column=named)
+    hint = (
+        "Pass type_column=, or one of email=, phone=, email_hash= and "
+        "phone_hash= if all rows have the same type."
+    )
+    kind = name(KIND_NAME if type_column is None else type_column, hint)
+    return attrs.evolve(changed, column=named, type_column=kind)
 
-    def __init__(self, labels: Sequence[Hashable]) -> None:
-        """Convert the *labels* of a frame."""
-        if not labels:
-            raise InputError("The frame has no columns.")
-        self.header: list[str] = list(map(str, labels))
-        self._labels = labels
 
-    def options(
-        self,
-        options: MapOptions,
-        *,
-        identifiers: Mapping[str, Hashable],
-        column: Hashable | None,
-        type_column: Hashable | None,
-        country: str | None,
-        country_column: Hashable | None,
-    ) -> MapOptions:
-        """Return *options* with the columns from the arguments."""
-        kinds = identifiers or options.identifiers
-        column = options.column if column is None else column
-        type_column = options.type_column if type_column is None else type_column
-        changed = attrs.evolve(
-            options,
-            identifiers={
-                kind: self._name(one, f"Pass {kind}= with one of these columns.")
-                for kind, one in kinds.items()
-            },
-            column=None if column is None else str(column),
-            type_column=None if type_column is None else str(type_column),
-            country=options.country if country is None else country,
-            country_column=options.country_column
-            if country_column is None
-            else self._name(country_column, "Pass country_column= with one of these."),
-        )
-        if kinds:
-            return changed
-        hint = "Pass email=, phone=, email_hash= or phone_hash= with one of these."
-        named = self._name(VALUE_NAME if column is None else column, hint)
-        if options.type is not None:
-            return attrs.evolve(changed, column=named)
-        hint = (
-            "Pass type_column=, or one of email=, phone=, email_hash= and "
-            "phone_hash= if all rows have the same type."
-        )
-        kind = self._name(KIND_NAME if type_column is None else type_column, hint)
-        return attrs.evolve(changed, column=named, type_column=kind)
-
-    def _name(self, label: Hashable, hint: str) -> str:
-        """Return the engine's name of the column *label*."""
-        exact = [at for at, one in enumerate(self._labels) if _is_equal(one, label)]
-        if len(exact) == 1:
-            at = exact[0]
-        else:
-            at = find_column(self.header, str(label), name=_NAME, hint=hint)
-        name = self.header[at]
-        if self.header.count(name) == 1:
-            return name
-        return f"{name}#{self.header[: at + 1].count(name)}"
+def _find_name(
+    header: Sequence[str], labels: Sequence[Hashable], label: Hashable, hint: str
+) -> str:
+    """Return the engine's name of the column *label*."""
+    exact = [at for at, one in enumerate(labels) if _is_equal(one, label)]
+    if len(exact) == 1:
+        at = exact[0]
+    else:
+        at = find_column(header, str(label), name=_NAME, hint=hint)
+    name = header[at]
+    if header.count(name) == 1:
+        return name
+    return f"{name}#{header[: at + 1].count(name)}"
 
 
 def _is_equal(one: object, other: object) -> bool:
@@ -356,10 +354,7 @@ class _FrameReader(ArrowReader):
         self._wanted: dict[str, int] = {}
 
     def want(
-        self,
-        columns: Sequence[str],
-        keys: Sequence[str] = (),
-        added: Any = (),
+        self, columns: Sequence[str], keys: Sequence[str] = (), added: Any = ()
     ) -> None:
         refuse_taken(self.header, added, name=_NAME)
         names = list(dict.fromkeys([*columns, *keys]))
@@ -478,41 +473,29 @@ def _reporting(
     if callable(progress):
         yield progress
         return
-    tqdm = _load_tqdm() if progress else None
+    tqdm = None
+    if progress:
+        with suppress(ImportError), warnings.catch_warnings():
+            # It warns if a notebook has no widgets, and then uses text.
+            warnings.simplefilter("ignore")
+            tqdm = import_module("tqdm.auto").tqdm
     if tqdm is None:
         yield None
         return
+    phase = ""
     with tqdm(total=rows, unit=" rows") as bar:
-        yield _Bar(bar, rows)
 
+        def show(done: FileProgress) -> None:
+            nonlocal phase
+            if done.phase != phase:
+                phase = done.phase
+                # The operator may be asked about only some of the identities.
+                bar.reset()
+                bar.total = None if phase == "asking" else rows
+                bar.set_description(phase, refresh=False)
+            bar.update(done.rows - bar.n)
 
-def _load_tqdm() -> Any:
-    """Return tqdm's progress bar for a notebook or terminal, or None if missing."""
-    with suppress(ImportError), warnings.catch_warnings():
-        # It warns if a notebook has no widgets, and then uses text.
-        warnings.simplefilter("ignore")
-        return import_module("tqdm.auto").tqdm
-    return None
-
-
-class _Bar:
-    """Shows each phase of a job on one progress bar."""
-
-    def __init__(self, bar: Any, rows: int | None) -> None:
-        """Store the bar. *rows* is the number of rows of the frame."""
-        self._bar = bar
-        self._rows = rows
-        self._phase = ""
-
-    def __call__(self, progress: FileProgress) -> None:
-        """Show the progress."""
-        if progress.phase != self._phase:
-            self._phase = progress.phase
-            # The operator may be asked about only some of the identities.
-            self._bar.reset()
-            self._bar.total = None if progress.phase == "asking" else self._rows
-            self._bar.set_description(progress.phase, refresh=False)
-        self._bar.update(progress.rows - self._bar.n)
+        yield show
 
 
 strip_tracebacks(globals())

@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
+import attrs
 from opentelemetry import context, metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
@@ -119,7 +120,7 @@ class _CallSpans:
         span = self._tracer.start_span(
             f"uid2 {operation}", attributes={"uid2.operation": operation}
         )
-        call = _Call(span)
+        call = _CallInProgress(span)
         here = context.set_value(self._key, call, trace.set_span_in_context(span))
         call.token = context.attach(here)
 
@@ -138,8 +139,7 @@ class _CallSpans:
         span = self._tracer.start_span(
             f"POST {event.endpoint}", kind=SpanKind.CLIENT, attributes=attributes
         )
-        call.attempt = span
-        call.attempt_token = context.attach(trace.set_span_in_context(span))
+        call.attempt = span, context.attach(trace.set_span_in_context(span))
 
     def fail_attempt(self, event: AttemptFailed) -> None:
         """End the span of an attempt that failed."""
@@ -160,21 +160,20 @@ class _CallSpans:
         if call.token is not None:
             context.detach(call.token)
 
-    def _current(self) -> _Call | None:
+    def _current(self) -> _CallInProgress | None:
         """Return the call in this context, or None."""
         found = context.get_value(self._key)
-        return found if isinstance(found, _Call) else None
+        return found if isinstance(found, _CallInProgress) else None
 
 
-class _Call:
-    """A call in progress."""
+@attrs.define(eq=False)
+class _CallInProgress:
+    """A call, its open attempt, and the tokens that restore the contexts before."""
 
-    def __init__(self, span: Span) -> None:
-        self.span = span
-        self.token: Token[Context] | None = None
-        self.attempt: Span | None = None
-        self.attempt_token: Token[Context] | None = None
-        self.last_error = ""
+    span: Span
+    token: Token[Context] | None = None
+    attempt: tuple[Span, Token[Context]] | None = None
+    last_error: str = ""
 
     def end_attempt(
         self, region: str | None, status: int | None, error_type: str | None
@@ -182,14 +181,14 @@ class _Call:
         """End the span of the attempt, if one is open."""
         if self.attempt is None:
             return
+        span, token = self.attempt
         if status is not None:
-            self.attempt.set_attribute("http.response.status_code", status)
+            span.set_attribute("http.response.status_code", status)
         if region is not None:
-            self.attempt.set_attributes(_server(region))
-        _end(self.attempt, error_type)
-        if self.attempt_token is not None:
-            context.detach(self.attempt_token)
-        self.attempt = self.attempt_token = None
+            span.set_attributes(_server(region))
+        _end(span, error_type)
+        context.detach(token)
+        self.attempt = None
 
 
 class _Meters:

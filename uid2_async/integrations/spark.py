@@ -293,11 +293,6 @@ class MapTask:
 
     It is a module-level class instead of a closure, so that the plan references it by
     name and does not contain its surroundings.
-
-    Attributes:
-        wanted: The columns.
-        concurrency: The maximum number of concurrent requests of a task.
-        credentials: ``module:function``, or None to use the environment.
     """
 
     wanted: IdentityColumns
@@ -413,19 +408,16 @@ def _partition(
     if not repartition:
         count = df.rdd.getNumPartitions()
     else:
-        count = tasks or min(budget, _parallelism(df, budget))
+        # Spark Connect does not say how many tasks run at once.
+        context = getattr(df.sparkSession, "sparkContext", None)
+        at_once = budget if context is None else max(1, context.defaultParallelism)
+        count = tasks or min(budget, at_once)
     if count > budget:
         raise ConfigError(
             f"{count} tasks cannot share a budget of {budget} requests in flight.",
             hint="Use fewer tasks: tasks=, or repartition=True.",
         )
     return (df.repartition(count) if repartition else df), count
-
-
-def _parallelism(df: DataFrame, otherwise: int) -> int:
-    """Return how many tasks run at once, or *otherwise* in Spark Connect."""
-    context = getattr(df.sparkSession, "sparkContext", None)
-    return otherwise if context is None else max(1, context.defaultParallelism)
 
 
 def _check_credentials(credentials: object) -> None:

@@ -113,11 +113,7 @@ _PENDING: Final = f"""SELECT {", ".join(DELTA_COLUMNS[:-1])},
 
 @attrs.frozen
 class HashTask:
-    """Converts identities to types and first-level hashes on the workers.
-
-    Attributes:
-        wanted: The columns.
-    """
+    """Converts identities to types and first-level hashes on the workers."""
 
     wanted: IdentityColumns
 
@@ -129,27 +125,17 @@ class HashTask:
 
 @attrs.frozen
 class MappingTable:
-    """An open table with a mapping state.
-
-    Attributes:
-        spark: The Spark session.
-        name: The name of the table in SQL.
-    """
+    """An open table with a mapping state."""
 
     spark: SparkSession
     name: str
 
     @classmethod
     def open(cls, spark: SparkSession, table: str, table_format: str) -> MappingTable:
-        """Open a table, or create it.
-
-        Args:
-            spark: The Spark session.
-            table: The name of the table, or the path of a Delta table.
-            table_format: The format of a new table: ``delta`` or ``iceberg``.
+        """Open a table by its name or, for Delta, its path, or create it.
 
         Raises:
-            ConfigError: If *table_format* is not one of these.
+            ConfigError: If *table_format*, that of a new table, is unknown.
             InputError: If the table lacks columns.
         """
         if table_format not in _PROPERTIES:
@@ -181,8 +167,7 @@ class MappingTable:
     def select_due(self, people: DataFrame, given: Mapping[str, int]) -> DataFrame:
         """Select the distinct identities in *people* to ask the operator about.
 
-        Returns:
-            Their types and hashes, and their row in the table as ``m``.
+        Their row in the table is the column ``m``.
         """
         known = self._query(_KNOWN, {}, table=self.spark.table(self.name))
         return self._query(_DUE, given, people=people, known=known)

@@ -23,12 +23,7 @@ from uid2_async.integrations._visitor import (
 )
 from uid2_async.keystore import KeyStore
 from uid2_async.models import Identity
-from uid2_async.publisher import (
-    Freshness,
-    GenerateResult,
-    TokenRefresher,
-    try_generate,
-)
+from uid2_async.publisher import Freshness, GenerateResult, TokenRefresher, try_generate
 from uid2_async.publisher.sealed_cookie import SealedCookie
 
 __all__ = [
@@ -73,7 +68,7 @@ def uid2_lifespan(
 
     @asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[UID2State]:
-        async with _visitor.open_all(make_client, make_refresher, keys) as opened:
+        async with _visitor.open_services(make_client, make_refresher, keys) as opened:
             state = UID2State(
                 uid2_client=opened.client, uid2_refresher=opened.refresher
             )

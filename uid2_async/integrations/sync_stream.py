@@ -37,10 +37,7 @@ def stream_in_thread(
     while the caller processes an item or waits for *source*. *source* is read in the
     caller's thread when *transform* asks for the next item. At most one item is
     produced ahead of the caller. Closing the generator cancels *transform* and waits
-    for its end.
-
-    Raises:
-        Exception: Any error that *transform* or *source* raises, unchanged.
+    for its end. Errors of both are raised unchanged.
     """
     return _Stream(transform).serve(iter(source))
 

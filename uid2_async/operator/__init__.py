@@ -15,17 +15,17 @@ if TYPE_CHECKING:
         OperatorData as OperatorData,
     )
     from uid2_async.operator.server import LocalOperator as LocalOperator
-    from uid2_async.operator.state import Call as Call, Fault as Fault
+    from uid2_async.operator.state import Fault as Fault, RecordedCall as RecordedCall
 
 _MODULES = {
-    "Call": "state",
+    "RecordedCall": "state",
     "Credentials": "data",
     "Fault": "state",
     "LocalOperator": "server",
     "OperatorData": "data",
 }
 
-__all__ = ["Call", "Credentials", "Fault", "LocalOperator", "OperatorData"]
+__all__ = ["Credentials", "Fault", "LocalOperator", "OperatorData", "RecordedCall"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,22 +22,22 @@ from uid2_async.operator.http_messages import (
     EXPECTATION_FAILED,
     SERVER_ERROR,
     TOO_LONG,
-    Reply,
-    Request,
-    answer_early,
+    HttpReply,
+    HttpRequest,
+    answer_preflight,
     as_latin1,
     cors_headers,
     is_form,
     read_target,
 )
 from uid2_async.operator.indexes import DataIndex
-from uid2_async.operator.state import Call, Fault, OperatorState
+from uid2_async.operator.state import Fault, OperatorState, RecordedCall
 
 _MAX_BODY: Final = 1_048_576
 _CONTINUE: Final = "100-continue"
 
 
-def _log_access(request: Request, reply: Reply, took: float) -> None:
+def _log_access(request: HttpRequest, reply: HttpReply, took: float) -> None:
     """Log a request. An unknown path is not logged, because it may contain anything."""
     known = reply.status != 404  # noqa: PLR2004 - Not Found
     access_logger.info(
@@ -118,17 +118,17 @@ class _Handler:
         if self._console is not None and self._console.owns(http.method, path):
             return await _show(self._console, http, path)
         with self._state.answering():
-            return await self._handle(http, path, refuse_early(http) or refusal)
+            return await self._handle(http, path, refuse_malformed(http) or refusal)
 
     async def _handle(
-        self, http: web.Request, path: str, refusal: Reply | None
+        self, http: web.Request, path: str, refusal: HttpReply | None
     ) -> web.StreamResponse:
         """Answer one request, with *refusal* if it is not None, and record the call."""
-        began = perf_counter()
+        started = perf_counter()
         resets = self._state.resets
         due = http.method == hdrs.METH_POST
         fault = self._state.take_fault(path) if due else None
-        request = Request(method=http.method, path=path, headers=http.headers)
+        request = HttpRequest(method=http.method, path=path, headers=http.headers)
         now_ms = self._state.now_ms()
         if fault is not None:
             now_ms += round(fault.clock_offset * 1000)
@@ -144,23 +144,23 @@ class _Handler:
             reply = _with_headers(reply, headers)
         call = _call(request, reply, fault)
         recorded = self._state.record(call, resets=resets)
-        took = perf_counter() - began
+        took = perf_counter() - started
         _log_access(request, reply, took)
         if recorded and self._console is not None:
             self._console.record(call, request, reply, now_ms=now_ms, took=took)
         return await _respond(http, reply, fault)
 
     async def _reply(
-        self, http: web.Request, request: Request, now_ms: int, fault: Fault | None
-    ) -> tuple[Request, Reply]:
+        self, http: web.Request, request: HttpRequest, now_ms: int, fault: Fault | None
+    ) -> tuple[HttpRequest, HttpReply]:
         """Read the body and answer, in the order of docs/protocol.md 1.6."""
         if fault is not None and fault.status is not None:
             return await _with_body(http, request) or request, _scripted(fault)
-        early = answer_early(request)
+        early = answer_preflight(request)
         if early is not None:
             return request, early
         endpoint = dispatch.find(request.method, request.path, self._index.settings)
-        if isinstance(endpoint, Reply):
+        if isinstance(endpoint, HttpReply):
             reply = endpoint
         elif (refusal := _refuse_body(http, request)) is not None:
             reply = refusal
@@ -175,11 +175,11 @@ class _Handler:
 
     def _answer(
         self,
-        endpoint: dispatch.Endpoint,
-        request: Request,
+        endpoint: dispatch.Route,
+        request: HttpRequest,
         now_ms: int,
         fault: Fault | None,
-    ) -> Reply:
+    ) -> HttpReply:
         """Answer, or return a 500 like the real operator on an unexpected exception."""
         try:
             return dispatch.answer(
@@ -201,12 +201,12 @@ class _Handler:
 
 async def _show(console: Console, http: web.Request, path: str) -> web.StreamResponse:
     """Answer a request for the console page. It is not recorded as a call."""
-    request = Request(method=http.method, path=path, headers=http.headers)
+    request = HttpRequest(method=http.method, path=path, headers=http.headers)
     whole = await _with_body(http, request)
     return await _respond(http, console.answer(whole) if whole else TOO_LONG, None)
 
 
-def _refuse_body(http: web.Request, request: Request) -> Reply | None:
+def _refuse_body(http: web.Request, request: HttpRequest) -> HttpReply | None:
     """Reject a body by its headers before it is read, or return None."""
     if request.method != hdrs.METH_POST or not http.can_read_body:
         return None
@@ -216,7 +216,7 @@ def _refuse_body(http: web.Request, request: Request) -> Reply | None:
     return None if expected.lower() == _CONTINUE else EXPECTATION_FAILED
 
 
-async def _with_body(http: web.Request, request: Request) -> Request | None:
+async def _with_body(http: web.Request, request: HttpRequest) -> HttpRequest | None:
     """Read the body of *request*, or return None if it is over the limit."""
     if (http.content_length or 0) > _MAX_BODY:
         return None
@@ -230,11 +230,11 @@ async def _with_body(http: web.Request, request: Request) -> Request | None:
     return attrs.evolve(request, body=b"".join(pieces))
 
 
-def _scripted(fault: Fault) -> Reply:
+def _scripted(fault: Fault) -> HttpReply:
     """Return the reply that *fault* scripts, as if from a gateway."""
     body = fault.body.encode() if isinstance(fault.body, str) else fault.body
     again = fault.retry_after
-    return Reply(
+    return HttpReply(
         status=fault.status or 0,
         content_type=fault.content_type,
         headers={} if again is None else {"Retry-After": str(again)},
@@ -242,19 +242,19 @@ def _scripted(fault: Fault) -> Reply:
     )
 
 
-def _with_headers(reply: Reply, headers: Mapping[str, str]) -> Reply:
+def _with_headers(reply: HttpReply, headers: Mapping[str, str]) -> HttpReply:
     """Add *headers* to *reply*."""
     return attrs.evolve(reply, headers={**headers, **reply.headers})
 
 
-def _call(request: Request, reply: Reply, fault: Fault | None) -> Call:
+def _call(request: HttpRequest, reply: HttpReply, fault: Fault | None) -> RecordedCall:
     """Build the record of a call, without personal data, tokens or keys."""
     headers = {
         name.lower(): _printable(value)
         for name, value in request.headers.items()
         if name.lower() != "authorization"
     }
-    return Call(
+    return RecordedCall(
         method=request.method,
         path=request.path,
         status=0 if fault is not None and fault.drop else reply.status,
@@ -262,7 +262,7 @@ def _call(request: Request, reply: Reply, fault: Fault | None) -> Call:
         trace_id=headers.get("uid-trace-id"),
         client_version=headers.get("x-uid2-client-version"),
         binary=request.binary,
-        sealed=reply.sealed,
+        encrypted=reply.encrypted,
         keys=reply.keys,
         items=reply.items,
         size=len(request.body),
@@ -277,7 +277,7 @@ def _printable(value: str) -> str:
 
 
 async def _respond(
-    http: web.Request, reply: Reply, fault: Fault | None
+    http: web.Request, reply: HttpReply, fault: Fault | None
 ) -> web.StreamResponse:
     """Send *reply*, or truncate it or close the connection if the fault says so."""
     if fault is not None and fault.drop:
@@ -298,7 +298,7 @@ async def _respond(
 
 
 async def _send_cut(
-    http: web.Request, reply: Reply, headers: Mapping[str, str], size: int
+    http: web.Request, reply: HttpReply, headers: Mapping[str, str], size: int
 ) -> web.StreamResponse:
     """Announce the whole body, send *size* bytes of it and close the connection."""
     response = _Cut(status=reply.status, headers=headers)
@@ -324,13 +324,14 @@ _MAX_HEADERS: Final = 8_192
 
 # The limits passed to aiohttp. They differ, so that its error shows which one was
 # exceeded.
-_TAKEN_LINE: Final = 65_536
-_TAKEN_HEADER: Final = 65_535
+_PARSER_MAX_LINE: Final = 65_536
+_PARSER_MAX_HEADER: Final = 65_535
 _TOO_LONG_LINE: Final = 414
 _TOO_LONG_HEADERS: Final = 431
 _NO_SUCH_VERSION: Final = 501
 
-# A host as in RFC 3986, as far as Vert.x checks it, and an optional port.
+# A host as in RFC 3986, as far as Vert.x checks it, and an optional port. It may be
+# empty.
 _AUTHORITY = re.compile(
     r"(?:\[[^\]][^\]]*\]|[A-Za-z0-9\-._~!$&'()*+,;=]*)(?::(?P<port>[0-9]*))?"
 )
@@ -347,26 +348,21 @@ _REPEATED = re.compile(
 _HEAD = re.compile(rb"[A-Z]+ [^\r\n]+ HTTP/1\.[01]\r\n.*?\r\n\r\n", re.DOTALL)
 
 
-def refuse_early(http: web.BaseRequest) -> Reply | None:
+def refuse_malformed(http: web.BaseRequest) -> HttpReply | None:
     """Reject a bad HTTP version, a long head or a bad Host, or return None."""
     if http.version not in {HttpVersion10, HttpVersion11}:
-        return Reply(status=_NO_SUCH_VERSION)
+        return HttpReply(status=_NO_SUCH_VERSION)
     line = len(http.method) + len(as_latin1(http.raw_path)) + len("  HTTP/1.1")
     if line > _MAX_LINE:
-        return Reply(status=_TOO_LONG_LINE)
+        return HttpReply(status=_TOO_LONG_LINE)
     size = sum(len(name) + len(value) + 2 for name, value in http.raw_headers)
     if size > _MAX_HEADERS:
-        return Reply(status=_TOO_LONG_HEADERS)
-    host = http.headers.get(hdrs.HOST)
-    if http.version == HttpVersion11 and (host is None or not _is_authority(host)):
-        return BAD_REQUEST
+        return HttpReply(status=_TOO_LONG_HEADERS)
+    if http.version == HttpVersion11:
+        host = _AUTHORITY.fullmatch(http.headers.get(hdrs.HOST, "/"))
+        if host is None or int((host["port"] or "0")[:6]) not in _PORTS:
+            return BAD_REQUEST
     return None
-
-
-def _is_authority(text: str) -> bool:
-    """Return whether *text* is a host, which may be empty, with an optional port."""
-    found = _AUTHORITY.fullmatch(text)
-    return found is not None and int((found["port"] or "0")[:6]) in _PORTS
 
 
 class _Protocol(web.RequestHandler):
@@ -391,12 +387,12 @@ class _Protocol(web.RequestHandler):
         if status == 500:  # noqa: PLR2004 - an HTTP status reads best as its number
             reply = SERVER_ERROR
         elif isinstance(exc, LineTooLong):
-            is_line = str(_TAKEN_LINE) in map(str, exc.args)
-            reply = Reply(status=_TOO_LONG_LINE if is_line else _TOO_LONG_HEADERS)
+            is_line = str(_PARSER_MAX_LINE) in map(str, exc.args)
+            reply = HttpReply(status=_TOO_LONG_LINE if is_line else _TOO_LONG_HEADERS)
         elif message is not None and message.startswith("Missing 'Host'"):
             reply = BAD_REQUEST
         else:
-            reply = Reply(status=status)
+            reply = HttpReply(status=status)
         response = web.Response(status=reply.status, body=reply.body)
         response.force_close()
         return response
@@ -440,8 +436,8 @@ class Runner(web.AppRunner):
             auto_decompress=False,
             handle_signals=False,
             logger=http_logger,
-            max_line_size=_TAKEN_LINE,
-            max_field_size=_TAKEN_HEADER,
+            max_line_size=_PARSER_MAX_LINE,
+            max_field_size=_PARSER_MAX_HEADER,
             max_headers=_MAX_HEADERS,
             shutdown_timeout=_GRACE_SECONDS,
         )

@@ -40,7 +40,7 @@ from uid2_async.protocol.client_side import (
     load_public_der,
     shared_cipher,
 )
-from uid2_async.protocol.envelope import IV_BYTES, gcm_seal
+from uid2_async.protocol.envelope import IV_BYTES
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
@@ -52,11 +52,7 @@ _HASHES = ("email_hash", "phone_hash")
 def client_generate(
     index: DataIndex, body: bytes, *, origin: str | None, now_ms: int
 ) -> tuple[bytes, AESGCM]:
-    """Answer token/client-generate.
-
-    Returns:
-        The reply's JSON, and the cipher that encrypts it.
-    """
+    """Answer token/client-generate with JSON, and with the cipher to encrypt it."""
     request = parse_client_generate_request(body)
     found = index.keypair(request.subscription_id)
     if found is None:
@@ -66,7 +62,7 @@ def client_generate(
         raise RefusedError(401, "unauthorized", "Unauthorized")
     if index.settings.client_side_token_generate_domain_name_check_enabled:
         _check_site(index.site(pair.site_id), request, origin)
-    fields, cipher = open_client_generate_request(request, private_key)
+    fields, cipher = decrypt_client_generate_request(request, private_key)
     payload = generate_for(
         index,
         _read_hash(index, fields),
@@ -144,11 +140,7 @@ class ClientGenerateRequest(RedactedRepr, frozen=True, kw_only=True):
 
 
 def parse_client_generate_request(body: bytes) -> ClientGenerateRequest:
-    """Read the outer JSON.
-
-    Raises:
-        RefusedError: If the body is empty, is not JSON, or violates the strict schema.
-    """
+    """Read the outer JSON, whose schema is strict."""
     missing = "json payload expected but not found"
     if not body:
         raise client_error(missing)
@@ -173,11 +165,11 @@ def parse_client_generate_request(body: bytes) -> ClientGenerateRequest:
 def _as_long(value: object) -> int | None:
     """Read a ``long`` as Jackson does, or return None if Jackson would reject it.
 
-    Fractions are truncated. A string is read like Java's ``Long.parseLong()``, which
-    accepts the digits of any script (docs/protocol.md 2.10).
+    Fractions are truncated, and strings read like ``Long.parseLong()``.
     """
     if isinstance(value, JavaDouble):
-        return _long_of_double(value)
+        in_range = -_LONG.stop <= value <= _LONG.stop
+        return min(int(value), _LONG.stop - 1) if in_range else None
     number = _long_of_text(value) if isinstance(value, str) else value
     if number is None:
         return 0 if value is None else None
@@ -195,21 +187,10 @@ def _long_of_text(text: str) -> int | None:
     return int(text) if is_number else None
 
 
-def _long_of_double(value: float) -> int | None:
-    """Cast a ``double`` as Java does. The largest ``long`` is 2**63 - 1."""
-    if not -_LONG.stop <= value <= _LONG.stop:
-        return None
-    return min(int(value), _LONG.stop - 1)
-
-
-def open_client_generate_request(
+def decrypt_client_generate_request(
     request: ClientGenerateRequest, server_key: EllipticCurvePrivateKey
 ) -> tuple[dict[str, object], AESGCM]:
-    """Decrypt the inner payload of *request*.
-
-    Returns:
-        The inner JSON object, and the cipher for the reply.
-    """
+    """Decrypt the inner JSON object of *request*. Return it with the reply's cipher."""
     texts = (request.payload, request.iv, request.public_key)
     if None in texts:
         raise client_error("required parameters: payload, iv, public_key")
@@ -234,7 +215,8 @@ def _agree(server_key: EllipticCurvePrivateKey, der: bytes) -> AESGCM:
     Java accepts any uncompressed point in the right format, and fails later if the
     point is not on the server key's curve.
     """
-    if not _POINT.fullmatch(der) or not _has_der_lengths(der):
+    found = _POINT.fullmatch(der)
+    if found is None or not _has_der_lengths(found):
         raise client_error("bad public key")
     client_key = load_public_der(der)
     try:
@@ -245,14 +227,11 @@ def _agree(server_key: EllipticCurvePrivateKey, der: bytes) -> AESGCM:
     raise unknown_client_side_error()
 
 
-def _has_der_lengths(der: bytes) -> bool:
+def _has_der_lengths(found: re.Match[bytes]) -> bool:
     """Return whether the DER lengths in a key that matches ``_POINT`` are right."""
-    found = _POINT.fullmatch(der)
-    if found is None:
-        return False
     algorithm, bits = found["algorithm"], found["bits"]
     return (
-        _der_length(len(der) - found.start("body")) == found["length"]
+        _der_length(found.end() - found.start("body")) == found["length"]
         and _der_length(len(algorithm)) == found["algorithm_length"]
         and _der_length(len(bits)) == found["bits_length"]
         and (found["curve"] != _P256 or len(bits) == _P256_BITS_BYTES)
@@ -264,21 +243,16 @@ def _der_length(length: int) -> bytes:
 
 
 def _decrypt(
-    sealed: bytes | None, iv: bytes, request: ClientGenerateRequest, cipher: AESGCM
+    encrypted: bytes | None, iv: bytes, request: ClientGenerateRequest, cipher: AESGCM
 ) -> bytes:
     """Decrypt the inner JSON."""
     aad = additional_data(request.timestamp, request.app_name)
     try:
-        if sealed is not None:
-            return cipher.decrypt(iv, sealed, aad)
+        if encrypted is not None:
+            return cipher.decrypt(iv, encrypted, aad)
     except InvalidTag:
         pass
     raise client_error("payload decryption failed")
-
-
-def seal_client_generate_reply(payload: bytes, cipher: AESGCM, iv: bytes) -> bytes:
-    """Encrypt a reply as base64 text, with neither a time nor a nonce."""
-    return base64.encode(gcm_seal(payload, cipher, iv))
 
 
 _LOCALHOST = "localhost"
@@ -311,13 +285,8 @@ def registrable_domain(origin: str) -> str | None:
     """Return the public suffix of the host in *origin* plus one label, in lowercase.
 
     ``localhost`` and its direct subdomains return ``localhost`` without using the list.
-
-    Args:
-        origin: An Origin header, decoded as Latin-1 (one character per byte).
-
-    Returns:
-        The domain, such as ``example.com``. None if *origin* is not a URL, or if its
-        host is an IP address, a bare public suffix, or has an unknown suffix.
+    Return None if *origin* is not a URL, or if its host is an IP address, a bare public
+    suffix, or has an unknown suffix.
     """
     name = _host_name(origin)
     if name is None:
@@ -347,17 +316,16 @@ def app_allowed(name: str, app_names: Collection[str]) -> bool:
 def _host_name(origin: str) -> str | None:
     """Return the host in *origin* in lowercase, or None if it is not a domain name."""
     found = _ORIGIN.fullmatch(trim(origin))
-    if found is None or not _is_port(found["port"] or "0"):
+    if found is None:
+        return None
+    port = found["port"] or "0"
+    digits = port.lstrip("+-").lstrip("0") or "0"
+    if len(digits) > _PORT_DIGITS:
+        return None
+    if int(f"-{digits}" if port[0] == "-" else digits) not in _PORTS:
         return None
     name = found["host"].translate(_FOLD).removesuffix(".")
     return name if len(name) <= _MAX_NAME and _NAME.fullmatch(name) else None
-
-
-def _is_port(text: str) -> bool:
-    """Return whether Java accepts *text* as a port."""
-    digits = text.lstrip("+-").lstrip("0") or "0"
-    sign = "-" if text[0] == "-" else ""
-    return len(digits) <= _PORT_DIGITS and int(sign + digits) in _PORTS
 
 
 @cache

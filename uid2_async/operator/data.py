@@ -63,7 +63,7 @@ def check_runtime(runtime: RuntimeConfig) -> None:
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
+class OperatorSettings:
     """The operator's own settings, named as in its configuration."""
 
     identity_v3: bool = False
@@ -116,11 +116,6 @@ class Client(Unpicklable):
     site_id: int
     service_id: int = 0
     disabled: bool = False
-
-    @property
-    def reads_ids(self) -> bool:
-        """Whether this is a bidder, who may read keysets without ``allowed_sites``."""
-        return "ID_READER" in self.roles
 
 
 @attrs.frozen(kw_only=True)
@@ -311,7 +306,7 @@ class OperatorData(Unpicklable):
     """
 
     scope: IdentityScope
-    settings: Settings
+    settings: OperatorSettings
     runtime: RuntimeConfig
     clients: tuple[Client, ...] = attrs.field(repr=_count)
     sites: tuple[Site, ...] = attrs.field(repr=_count)

@@ -41,6 +41,7 @@ from uid2_async.operator.data import (
     Credentials,
     Keyset,
     OperatorData,
+    OperatorSettings,
     OptOutRecord,
     RuntimeConfig,
     SaltKey,
@@ -48,7 +49,6 @@ from uid2_async.operator.data import (
     Salts,
     SaltSnapshot,
     ServiceLink,
-    Settings,
     Site,
 )
 from uid2_async.protocol import base64, wire
@@ -64,11 +64,11 @@ _SALT_FIELDS = 11
 
 
 @attrs.frozen(kw_only=True)
-class _World:
+class _OperatorFile:
     """The content of world.json."""
 
     scope: str
-    operator_settings: Settings
+    operator_settings: OperatorSettings
 
 
 @attrs.frozen(kw_only=True)
@@ -106,9 +106,15 @@ class _SaltMetadata:
 
 def load(folder: Path) -> OperatorData:
     """Read all files in *folder*. See :meth:`OperatorData.load`."""
-    settings = _read_json(folder / "world.json", _World)
+    path = folder / "world.json"
+    settings = _read_json(path, _OperatorFile)
+    scope = IdentityScope.__members__.get(settings.scope.upper())
+    if scope is None:
+        raise _malformed(path, "scope is neither uid2 nor euid")
+    path = folder / "services.json"
+    services = _read_json(path, tuple[_Service, ...]) if path.exists() else None
     return OperatorData(
-        scope=_read_scope(settings.scope),
+        scope=scope,
         settings=settings.operator_settings,
         runtime=_read_json(folder / "runtime_config.json", _RuntimeFile).runtime_config,
         clients=_read_clients(folder / "clients.json"),
@@ -121,7 +127,9 @@ def load(folder: Path) -> OperatorData:
         service_links=_read_json(
             folder / "service_links.json", tuple[ServiceLink, ...]
         ),
-        services=_read_services(folder / "services.json"),
+        services=None
+        if services is None
+        else frozenset(one.service_id for one in services),
         salts=_read_salts(folder),
         opt_outs=_read_json(folder / "optouts.json", tuple[OptOutRecord, ...]),
         credentials=_read_json(folder / "credentials.json", dict[str, Credentials]),
@@ -160,14 +168,6 @@ def _malformed(path: PurePath, reason: str) -> ConfigError:
     )
 
 
-def _read_scope(text: str) -> IdentityScope:
-    """Parse the scope, ignoring case."""
-    found = IdentityScope.__members__.get(text.upper())
-    if found is None:
-        raise _malformed(PurePath("world.json"), "scope is neither uid2 nor euid")
-    return found
-
-
 def _read_clients(path: Path) -> tuple[Client, ...]:
     """Read the API keys."""
     clients = _read_json(path, tuple[Client, ...])
@@ -175,13 +175,6 @@ def _read_clients(path: Path) -> tuple[Client, ...]:
         if len(client.secret) != KEY_BYTES:
             raise _malformed(path, f"at [{at}].secret")
     return clients
-
-
-def _read_services(path: Path) -> frozenset[int] | None:
-    """Read the IDs of the listed services, or return None if the file is missing."""
-    if not path.exists():
-        return None
-    return frozenset(one.service_id for one in _read_json(path, tuple[_Service, ...]))
 
 
 def _read_keys(path: Path) -> tuple[Key, ...]:
@@ -313,9 +306,8 @@ def _sample(scope: IdentityScope, seed: int, day: int) -> OperatorData:
     credentials = {name: _credentials(scope, name, seeded) for name in _CLIENTS}
     return OperatorData(
         scope=scope,
-        settings=Settings(
-            key_sharing_endpoint_provide_app_names=True,
-            optout_api_uri=EMBEDDED_OPT_OUT,
+        settings=OperatorSettings(
+            key_sharing_endpoint_provide_app_names=True, optout_api_uri=EMBEDDED_OPT_OUT
         ),
         # The configuration of the production operators of both systems.
         runtime=RuntimeConfig(

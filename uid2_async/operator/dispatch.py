@@ -14,24 +14,23 @@ import attrs
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.operator import endpoints, tokens
-from uid2_async.operator.client_side import client_generate, seal_client_generate_reply
-from uid2_async.operator.data import Client, Settings
-from uid2_async.operator.envelope import RequestBody, read_request_body, seal_reply
+from uid2_async.operator.client_side import client_generate
+from uid2_async.operator.data import Client, OperatorSettings
+from uid2_async.operator.envelope import RequestBody, encrypt_reply, read_request_body
 from uid2_async.operator.http_messages import (
     BINARY,
     JSON,
     NOT_FOUND,
     TEXT,
+    HttpReply,
+    HttpRequest,
     RefusedError,
-    Reply,
-    Request,
     body_text,
-    no_method,
+    check_form,
     reply_error,
     reply_to_refusal,
-    take_form,
 )
-from uid2_async.operator.indexes import AuthorizedRequest, DataIndex, unauthorized
+from uid2_async.operator.indexes import AuthorizedRequest, DataIndex
 from uid2_async.operator.state import Fault
 from uid2_async.operator.tokens import refresh
 from uid2_async.protocol import base64
@@ -72,54 +71,19 @@ _Handler: TypeAlias = Callable[[DataIndex, AuthorizedRequest], bytes]
 """Turns a decrypted request into the reply's JSON."""
 
 
-@attrs.frozen
-class _Sealer:
-    """Encrypts replies, incorrectly if the fault says so."""
-
-    random: Callable[[int], bytes]
-    fault: Fault
-
-    def seal(
-        self, payload: bytes, client: Client, body: RequestBody, now: int
-    ) -> bytes:
-        """Encrypt a reply with its time and nonce (docs/protocol.md 1.5)."""
-        nonce = self.random(NONCE_BYTES) if self.fault.wrong_nonce else body.nonce
-        return seal_reply(
-            self.payload(payload),
-            key=self.key(client.secret),
-            now_ms=now,
-            nonce=nonce,
-            iv=self.random(IV_BYTES),
-        )
-
-    def payload(self, payload: bytes) -> bytes:
-        """Return what to encrypt."""
-        return payload if self.fault.payload is None else self.fault.payload
-
-    def key(self, key: bytes) -> bytes:
-        """Return the key to encrypt with."""
-        return self.random(KEY_BYTES) if self.fault.wrong_key else key
-
-
-def _answer_health(
-    _index: DataIndex, _request: Request, _now_ms: int, _sealer: _Sealer
-) -> Reply:
-    """Answer the health check."""
-    return Reply(status=200, body=b"OK")
-
-
-def _answer_sealed(
+def _answer_encrypted(
     handle: _Handler,
     roles: frozenset[str],
     index: DataIndex,
-    request: Request,
+    request: HttpRequest,
     now_ms: int,
-    sealer: _Sealer,
-) -> Reply:
+    fault: Fault,
+) -> HttpReply:
     """Answer a request to an endpoint that requires an API key with one of *roles*."""
     client = index.api_keys.authorize(request.header("Authorization"), roles)
     if client is None:
-        return reply_to_refusal(unauthorized())
+        # The same for an unknown key, a disabled key and a missing role.
+        return reply_to_refusal(RefusedError(401, "unauthorized", None))
     body = None
     try:
         body = read_request_body(
@@ -133,11 +97,20 @@ def _answer_sealed(
         payload = handle(index, call)
     except RefusedError as refusal:
         return _with_call_notes(reply_to_refusal(refusal), client, body)
-    sealed = sealer.seal(payload, client, body, now_ms)
-    return _with_call_notes(_sealed_reply(sealed, binary=body.binary), client, body)
+    encrypted = encrypt_reply(
+        payload if fault.payload is None else fault.payload,
+        key=index.random(KEY_BYTES) if fault.wrong_key else client.secret,
+        now_ms=now_ms,
+        nonce=index.random(NONCE_BYTES) if fault.wrong_nonce else body.nonce,
+        iv=index.random(IV_BYTES),
+    )
+    reply = _encrypted_reply(encrypted, binary=body.binary)
+    return _with_call_notes(reply, client, body)
 
 
-def _with_call_notes(reply: Reply, client: Client, body: RequestBody | None) -> Reply:
+def _with_call_notes(
+    reply: HttpReply, client: Client, body: RequestBody | None
+) -> HttpReply:
     """Add the client and the number of identities to *reply*, for the call log."""
     fields = {} if body is None else body.payload or {}
     counted = [fields[key] for key in _COUNTED_KEYS if key in fields]
@@ -149,19 +122,19 @@ def _with_call_notes(reply: Reply, client: Client, body: RequestBody | None) -> 
     )
 
 
-def _sealed_reply(sealed: bytes, *, binary: bool) -> Reply:
+def _encrypted_reply(data: bytes, *, binary: bool) -> HttpReply:
     """Return a reply with an encrypted body, as raw bytes or base64."""
-    return Reply(
+    return HttpReply(
         status=200,
         content_type=BINARY if binary else TEXT,
-        body=sealed if binary else base64.encode(sealed),
-        sealed=True,
+        body=data if binary else base64.encode(data),
+        encrypted=True,
     )
 
 
 def _answer_refresh(
-    index: DataIndex, request: Request, now_ms: int, sealer: _Sealer
-) -> Reply:
+    index: DataIndex, request: HttpRequest, now_ms: int, fault: Fault
+) -> HttpReply:
     """Answer token/refresh, for which an API key is optional."""
     client = index.api_keys.find(request.header("Authorization"))
     try:
@@ -169,31 +142,35 @@ def _answer_refresh(
         payload, key = refresh(
             index, text, authenticated=client is not None, now_ms=now_ms
         )
+        reply = _refresh_reply(index, request, payload, key, fault)
     except RefusedError as refusal:
         reply = reply_to_refusal(refusal)
-    else:
-        payload = sealer.payload(payload)
-        if key is None:
-            reply = Reply(status=200, content_type=JSON, body=payload)
-        else:
-            reply = _seal_refresh(payload, sealer.key(key), index, request)
     return attrs.evolve(reply, client=None if client is None else client.name, items=1)
 
 
-def _seal_refresh(
-    payload: bytes, key: bytes, index: DataIndex, request: Request
-) -> Reply:
-    """Encrypt a reply to token/refresh with the refresh response key."""
+def _refresh_reply(
+    index: DataIndex,
+    request: HttpRequest,
+    payload: bytes,
+    key: bytes | None,
+    fault: Fault,
+) -> HttpReply:
+    """Encrypt a reply with the refresh response key, or send it in clear without."""
+    payload = payload if fault.payload is None else fault.payload
+    if key is None:
+        return HttpReply(status=200, content_type=JSON, body=payload)
+    if fault.wrong_key:
+        key = index.random(KEY_BYTES)
     if len(key) not in _AES_SIZES:
         # Only a forged refresh token contains such a key.
-        return reply_to_refusal(reply_error())
-    sealed = gcm_seal(payload, AESGCM(key), index.random(IV_BYTES))
-    return _sealed_reply(sealed, binary=request.binary)
+        raise reply_error()
+    encrypted = gcm_seal(payload, AESGCM(key), index.random(IV_BYTES))
+    return _encrypted_reply(encrypted, binary=request.binary)
 
 
 def _answer_client_side(
-    index: DataIndex, request: Request, now_ms: int, sealer: _Sealer
-) -> Reply:
+    index: DataIndex, request: HttpRequest, now_ms: int, fault: Fault
+) -> HttpReply:
     """Answer token/client-generate, which uses no API key."""
     origin = request.header("Origin")
     try:
@@ -202,19 +179,19 @@ def _answer_client_side(
         )
     except RefusedError as refusal:
         return attrs.evolve(reply_to_refusal(refusal), items=1)
-    if sealer.fault.wrong_key:
+    if fault.wrong_key:
         cipher = AESGCM(index.random(KEY_BYTES))
-    body = seal_client_generate_reply(
-        sealer.payload(payload), cipher, index.random(IV_BYTES)
-    )
-    return Reply(status=200, body=body, sealed=True, items=1)
+    payload = payload if fault.payload is None else fault.payload
+    # As base64 text, with neither a time nor a nonce.
+    body = base64.encode(gcm_seal(payload, cipher, index.random(IV_BYTES)))
+    return HttpReply(status=200, body=body, encrypted=True, items=1)
 
 
 HEALTH_PATH: Final = "/ops/healthcheck"
 
 
 @attrs.frozen(kw_only=True)
-class Endpoint:
+class Route:
     """An endpoint.
 
     Attributes:
@@ -225,37 +202,37 @@ class Endpoint:
         setting: The name of the setting that enables the endpoint, or "".
     """
 
-    answer: Callable[[DataIndex, Request, int, _Sealer], Reply]
+    answer: Callable[[DataIndex, HttpRequest, int, Fault], HttpReply]
     method: str = "POST"
     roles: frozenset[str] = frozenset()
     authenticates: bool = True
     setting: str = ""
 
 
-def _sealed(handle: _Handler, *roles: str, setting: str = "") -> Endpoint:
+def _encrypted(handle: _Handler, *roles: str, setting: str = "") -> Route:
     """Return an endpoint with an API key and with encrypted requests and replies."""
     accepted = frozenset(roles)
-    answer = partial(_answer_sealed, handle, accepted)
-    return Endpoint(answer=answer, roles=accepted, setting=setting)
+    answer = partial(_answer_encrypted, handle, accepted)
+    return Route(answer=answer, roles=accepted, setting=setting)
 
 
 _POST: Final = {
-    GENERATE_PATH: _sealed(tokens.generate, "GENERATOR"),
-    VALIDATE_PATH: _sealed(tokens.validate, "GENERATOR"),
-    LOGOUT_PATH: _sealed(tokens.opt_out, "OPTOUT"),
-    BUCKETS_PATH: _sealed(endpoints.buckets, "MAPPER"),
-    MAP_V2_PATH: _sealed(endpoints.map_v2, "MAPPER"),
-    MAP_V3_PATH: _sealed(endpoints.map_v3, "MAPPER"),
-    STATUS_PATH: _sealed(
+    GENERATE_PATH: _encrypted(tokens.generate, "GENERATOR"),
+    VALIDATE_PATH: _encrypted(tokens.validate, "GENERATOR"),
+    LOGOUT_PATH: _encrypted(tokens.opt_out, "OPTOUT"),
+    BUCKETS_PATH: _encrypted(endpoints.buckets, "MAPPER"),
+    MAP_V2_PATH: _encrypted(endpoints.map_v2, "MAPPER"),
+    MAP_V3_PATH: _encrypted(endpoints.map_v3, "MAPPER"),
+    STATUS_PATH: _encrypted(
         endpoints.opt_out_status,
         *("MAPPER", "SHARER", "ID_READER"),
         setting="optout_status_api_enabled",
     ),
-    SHARING_PATH: _sealed(endpoints.sharing_keys, "SHARER", "ID_READER"),
-    BIDSTREAM_PATH: _sealed(endpoints.bidstream_keys, "ID_READER"),
-    LATEST_PATH: _sealed(endpoints.latest_keys, "ID_READER"),
-    REFRESH_PATH: Endpoint(answer=_answer_refresh),
-    CLIENT_GENERATE_PATH: Endpoint(
+    SHARING_PATH: _encrypted(endpoints.sharing_keys, "SHARER", "ID_READER"),
+    BIDSTREAM_PATH: _encrypted(endpoints.bidstream_keys, "ID_READER"),
+    LATEST_PATH: _encrypted(endpoints.latest_keys, "ID_READER"),
+    REFRESH_PATH: Route(answer=_answer_refresh),
+    CLIENT_GENERATE_PATH: Route(
         answer=_answer_client_side,
         authenticates=False,
         setting="client_side_token_generate",
@@ -263,41 +240,43 @@ _POST: Final = {
 }
 _ENDPOINTS: Final = {
     **_POST,
-    HEALTH_PATH: Endpoint(answer=_answer_health, method="GET", authenticates=False),
+    HEALTH_PATH: Route(
+        answer=lambda *_: HttpReply(status=200, body=b"OK"),
+        method="GET",
+        authenticates=False,
+    ),
 }
 
 PATHS: Final = tuple(_POST)
 """The paths of all POST endpoints."""
 
 
-def find(method: str, path: str, settings: Settings) -> Endpoint | Reply:
+def find(method: str, path: str, settings: OperatorSettings) -> Route | HttpReply:
     """Find the endpoint of a normalized *path*, or return the 404 or 405 reply."""
     endpoint = _ENDPOINTS.get(path)
     if endpoint is None or not getattr(settings, endpoint.setting, True):
         return NOT_FOUND
-    return endpoint if method == endpoint.method else no_method(endpoint.method)
+    if method != endpoint.method:
+        return HttpReply(status=405, headers={"Allow": endpoint.method})
+    return endpoint
 
 
 def answer(
     index: DataIndex,
-    endpoint: Endpoint,
-    request: Request,
+    endpoint: Route,
+    request: HttpRequest,
     *,
     now_ms: int,
     fault: Fault | None = None,
-) -> Reply:
-    """Answer *request* at *endpoint*, which :func:`find` returned.
-
-    A *fault* is injected into the envelope of a 200 reply.
-    """
-    sealer = _Sealer(index.random, fault or _NO_FAULT)
+) -> HttpReply:
+    """Answer *request* at *endpoint*. A *fault* is injected into a 200 reply."""
     try:
         if endpoint.method == "POST":
-            body = take_form(request.content_type, request.body)
+            body = check_form(request.content_type, request.body)
             request = attrs.evolve(request, body=body)
     except RefusedError as refusal:
         # The API key has not been checked yet, so not even the trace ID is returned.
         return reply_to_refusal(refusal)
-    reply = endpoint.answer(index, request, now_ms, sealer)
+    reply = endpoint.answer(index, request, now_ms, fault or _NO_FAULT)
     trace = request.headers.get(_TRACE_HEADER) if endpoint.authenticates else None
     return attrs.evolve(reply, headers={_TRACE_HEADER: trace}) if trace else reply

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import attrs
+
 from uid2_async.models import IdentityType, UnmappedReason
 from uid2_async.operator.data import MASTER_KEYSET
 from uid2_async.operator.http_messages import (
@@ -112,7 +114,9 @@ def map_v2(index: DataIndex, call: AuthorizedRequest) -> bytes:
     texts = [as_java_string(item) for item in items]
     if None in texts and kind != "phone":
         raise _unknown_v2()
-    index.service_links.check(call.client, _read_link_id(payload))
+    # Java converts a null to the text "null".
+    link_id = as_java_string(payload.get("link_id")) or "null"
+    index.service_links.check(call.client, link_id if "link_id" in payload else None)
     mapped: list[dict[str, str | None]] = []
     unmapped: list[dict[str, str | None]] = []
     for text in texts:
@@ -161,14 +165,6 @@ def _one_list(payload: Mapping[str, Any], *, phones: bool) -> tuple[str, list[An
     if not is_there:
         raise client_error(missing_message(phones=phones))
     return chosen or (KINDS[0], [])
-
-
-def _read_link_id(payload: Mapping[str, Any]) -> str | None:
-    """Return the service link. Java converts a null to the text ``null``."""
-    if "link_id" not in payload:
-        return None
-    text = as_java_string(payload["link_id"])
-    return "null" if text is None else text
 
 
 def _unknown_v2() -> RefusedError:
@@ -247,7 +243,7 @@ def sharing_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
     """Answer key/sharing."""
     client, runtime = call.client, index.runtime
     keys = _visible(index, call)
-    default = index.keysets.default_keyset(client.site_id)
+    default = index.keysets.defaults.get(client.site_id)
     longest = runtime.max_sharing_lifetime_seconds
     if longest is None:
         longest = runtime.sharing_token_expiry_seconds
@@ -261,7 +257,7 @@ def sharing_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
         identity_scope=index.scope,
         allow_clock_skew_seconds=index.settings.allow_clock_skew_seconds,
         keys=tuple(
-            _wire_key(key, keyset_id=_sealing_keyset(index, key, client.site_id))
+            _wire_key(key, keyset_id=_encrypting_keyset(index, key, client.site_id))
             for key in keys
         ),
         site_data=_sites(index, keys),
@@ -269,7 +265,7 @@ def sharing_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
     return encode_success(body)
 
 
-def _sealing_keyset(index: DataIndex, key: Key, site_id: int) -> int | None:
+def _encrypting_keyset(index: DataIndex, key: Key, site_id: int) -> int | None:
     """Return the keyset ID of *key* if the site may encrypt with it, else None."""
     keyset = index.keysets.keyset_of(key)
     if keyset.keyset_id == MASTER_KEYSET:
@@ -316,15 +312,8 @@ def _wire_key(
     key: Key, *, keyset_id: int | None = None, site_id: int | None = None
 ) -> WireKey:
     """Convert a key to its form in replies."""
-    return WireKey(
-        id=key.id,
-        created=key.created,
-        activates=key.activates,
-        expires=key.expires,
-        secret=key.secret,
-        keyset_id=keyset_id,
-        site_id=site_id,
-    )
+    shared = attrs.evolve(key, keyset_id=keyset_id, site_id=site_id)
+    return WireKey(**attrs.asdict(shared))
 
 
 def _sites(index: DataIndex, keys: Sequence[Key]) -> tuple[WireSite, ...] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -18,62 +17,41 @@ REQUEST_VERSION = 1
 MIN_REQUEST_BYTES = 45
 
 
-class EnvelopeFault(Enum):
-    """What the operator can reject in a request envelope, in the order of checks.
-
-    The values are its messages (docs/protocol.md 1.7).
-    """
-
-    TOO_SHORT = "Invalid body: Body too short. Check encryption method."
-    VERSION = (
-        "Invalid body: Invalid request envelope format version: received {version}, "
-        "must be 1."
-    )
-    DECRYPT = "Invalid body: Check encryption key (ClientSecret)."
-
-
 class RequestEnvelopeError(Exception):
-    """Raised by the operator if a request envelope cannot be decrypted."""
-
-    def __init__(self, fault: EnvelopeFault, version: int = 0) -> None:
-        """Store the *fault*, and the *version* byte if that is what is wrong."""
-        super().__init__(fault.value.format(version=version))
-        self.fault = fault
-        self.version = version
+    """A request envelope that the operator cannot decrypt. The text is its message."""
 
 
-class OpenedRequest(RedactedRepr, frozen=True, kw_only=True):
-    """The content of a request envelope.
-
-    Attributes:
-        sent_ms: The client's time at encryption, in ms since the Unix epoch.
-        nonce: 8 bytes to repeat in the reply.
-        payload: The JSON as bytes. May be empty.
-    """
+class DecryptedRequest(RedactedRepr, frozen=True, kw_only=True):
+    """The client's time in ms, the nonce to repeat, and the JSON as bytes."""
 
     sent_ms: int
     nonce: bytes
     payload: bytes
 
 
-def open_request(body: bytes, key: bytes) -> OpenedRequest:
-    """Decrypt a request envelope as the operator does (docs/protocol.md 1.3).
+def decrypt_request(body: bytes, key: bytes) -> DecryptedRequest:
+    """Decrypt a request envelope as the operator does (docs/protocol.md 1.3 and 1.7).
 
     Raises:
-        RequestEnvelopeError: For the first fault, in the order of docs/protocol.md 1.7.
+        RequestEnvelopeError: For the first fault.
     """
     if len(body) < MIN_REQUEST_BYTES:
-        raise RequestEnvelopeError(EnvelopeFault.TOO_SHORT)
-    if body[0] != REQUEST_VERSION:
-        raise RequestEnvelopeError(EnvelopeFault.VERSION, body[0])
-    inner = gcm_open(body[1:], AESGCM(key))
-    if inner is None:
-        raise RequestEnvelopeError(EnvelopeFault.DECRYPT)
-    sent_ms, nonce = HEAD.unpack_from(inner)
-    return OpenedRequest(sent_ms=sent_ms, nonce=nonce, payload=inner[HEAD.size :])
+        fault = "Body too short. Check encryption method."
+    elif body[0] != REQUEST_VERSION:
+        fault = (
+            f"Invalid request envelope format version: received {body[0]}, must be 1."
+        )
+    elif (inner := gcm_open(body[1:], AESGCM(key))) is None:
+        fault = "Check encryption key (ClientSecret)."
+    else:
+        sent_ms, nonce = HEAD.unpack_from(inner)
+        return DecryptedRequest(
+            sent_ms=sent_ms, nonce=nonce, payload=inner[HEAD.size :]
+        )
+    raise RequestEnvelopeError(f"Invalid body: {fault}")
 
 
-def seal_reply(
+def encrypt_reply(
     payload: bytes, *, key: bytes, now_ms: int, nonce: bytes, iv: bytes
 ) -> bytes:
     """Encrypt a reply, which has no version byte (docs/protocol.md 1.5)."""
@@ -119,10 +97,7 @@ _BAD_JSON: Final = "Invalid payload in body: Data is not valid json string."
 class RequestBody(RedactedRepr, frozen=True, kw_only=True):
     """A request as the operator reads it.
 
-    Attributes:
-        nonce: 8 bytes to repeat in the reply.
-        payload: The JSON object, or None if the payload was empty.
-        binary: Whether the reply must be sent as raw bytes.
+    *payload* is None if it was empty. *binary* asks for a reply of raw bytes.
     """
 
     nonce: bytes
@@ -137,30 +112,20 @@ def read_request_body(
 
     A binary body that cannot be read is retried as base64. If it is valid base64, the
     result of that attempt is used, and the reply is text (docs/protocol.md 1.3).
-
-    Raises:
-        RefusedError: With a message of docs/protocol.md 1.7.
     """
     if not body:
         raise client_error(_MISSING)
-    if not binary:
-        return _read_text(body, key, now_ms, scope)
-    try:
-        return _read(body, key, now_ms, scope, binary=True)
-    except RefusedError:
+    if binary:
+        try:
+            return _read(body, key, now_ms, scope, binary=True)
+        except RefusedError:
+            decoded = base64.decode(body)
+            if decoded is None:
+                raise
+    else:
         decoded = base64.decode(body)
         if decoded is None:
-            raise
-    return _read(decoded, key, now_ms, scope, binary=False)
-
-
-def _read_text(
-    body: bytes, key: bytes, now_ms: int, scope: IdentityScope
-) -> RequestBody:
-    """Read a body that is base64 text."""
-    decoded = base64.decode(body)
-    if decoded is None:
-        raise _refuse(body, _NOT_BASE64, scope)
+            raise _refuse(body, _NOT_BASE64, scope)
     return _read(decoded, key, now_ms, scope, binary=False)
 
 
@@ -168,26 +133,18 @@ def _read(
     data: bytes, key: bytes, now_ms: int, scope: IdentityScope, *, binary: bool
 ) -> RequestBody:
     """Read a raw envelope, and check framing, key, time and JSON in this order."""
-    opened = _open_or_refuse(data, key, scope)
-    if not is_timely(opened.sent_ms, now_ms):
+    try:
+        decrypted = decrypt_request(data, key)
+    except RequestEnvelopeError as error:
+        raise _refuse(data, str(error), scope) from None
+    if not is_timely(decrypted.sent_ms, now_ms):
         raise client_error(_TOO_OLD)
     payload = None
-    if opened.payload:
-        payload = java.parse_object(opened.payload)
+    if decrypted.payload:
+        payload = java.parse_object(decrypted.payload)
         if payload is None:
             raise client_error(_BAD_JSON)
-    return RequestBody(nonce=opened.nonce, payload=payload, binary=binary)
-
-
-def _open_or_refuse(data: bytes, key: bytes, scope: IdentityScope) -> OpenedRequest:
-    """Decrypt the envelope, or raise the message for its fault."""
-    try:
-        return open_request(data, key)
-    except RequestEnvelopeError as error:
-        fault, message = error.fault, str(error)
-    if fault is EnvelopeFault.DECRYPT:
-        raise client_error(message + _HINT.format(host=_HOSTS[scope]))
-    raise _refuse(data, message, scope)
+    return RequestBody(nonce=decrypted.nonce, payload=payload, binary=binary)
 
 
 def _refuse(data: bytes, message: str, scope: IdentityScope) -> RefusedError:

@@ -32,15 +32,8 @@ def as_latin1(text: str) -> str:
 
 
 @attrs.frozen(kw_only=True)
-class Request:
-    """An HTTP request.
-
-    Attributes:
-        method: The HTTP method.
-        path: The path, without repeated or trailing slashes.
-        headers: The headers. Look-ups ignore case.
-        body: The body.
-    """
+class HttpRequest:
+    """An HTTP request. The path has no repeated or trailing slashes."""
 
     method: str
     path: str
@@ -67,18 +60,12 @@ class Request:
 
 
 @attrs.frozen(kw_only=True)
-class Reply:
-    """The reply to an HTTP request.
+class HttpReply:
+    """The reply to an HTTP request. No content type means that none is sent.
 
-    Attributes:
-        status: The HTTP status.
-        content_type: The content type, or None to send no such header.
-        headers: The other headers.
-        body: The body.
-        client: The name of the API key that the request used, or None.
-        sealed: Whether the body is encrypted.
-        keys: The known keys of the request's JSON.
-        items: The number of identities or raw UIDs in the request.
+    The last four fields are notes for the call log: the name of the API key, whether
+    the body is encrypted, the known keys of the request's JSON, and the number of
+    identities or raw UIDs in it.
     """
 
     status: int
@@ -86,21 +73,16 @@ class Reply:
     headers: Mapping[str, str] = attrs.field(factory=dict)
     body: bytes = attrs.field(default=b"", repr=False)
     client: str | None = None
-    sealed: bool = False
+    encrypted: bool = False
     keys: tuple[str, ...] = ()
     items: int = 0
 
 
 class RefusedError(Exception):
-    """Raised for a request that the operator rejects.
+    """A request that the operator rejects. Clients never see this class.
 
-    The operator turns it into a reply. Clients never see this class.
-
-    Attributes:
-        status: The HTTP status.
-        code: The value of ``status`` in the reply's JSON, or None for a plain-text
-            reply.
-        message: The message, or None if the reply has none (401).
+    *code* is ``status`` in the reply's JSON, or None for a plain-text reply. A 401 may
+    have no *message*.
     """
 
     def __init__(self, status: int, code: str | None, message: str | None) -> None:
@@ -131,14 +113,14 @@ def text_error() -> RefusedError:
     return RefusedError(500, None, "Internal Server Error")
 
 
-def reply_to_refusal(refusal: RefusedError) -> Reply:
+def reply_to_refusal(refusal: RefusedError) -> HttpReply:
     """Build an error reply, as JSON or as plain text (docs/protocol.md 1.7)."""
     if refusal.code is None:
-        return Reply(status=refusal.status, body=(refusal.message or "").encode())
+        return HttpReply(status=refusal.status, body=(refusal.message or "").encode())
     fields = {"message": refusal.message, "status": refusal.code}
     if refusal.message is None:
         del fields["message"]
-    return Reply(status=refusal.status, content_type=JSON, body=wire.encode(fields))
+    return HttpReply(status=refusal.status, content_type=JSON, body=wire.encode(fields))
 
 
 def encode_success(body: object) -> bytes:
@@ -146,21 +128,16 @@ def encode_success(body: object) -> bytes:
     return wire.encode({"body": body, "status": "success"})
 
 
-def no_method(allowed: str) -> Reply:
-    """Build the reply for a wrong method on a known path (docs/protocol.md 1.9)."""
-    return Reply(status=405, headers={"Allow": allowed})
-
-
 # The replies of the HTTP library itself (docs/protocol.md 1.6 and 1.9).
-NOT_FOUND: Final = Reply(
+NOT_FOUND: Final = HttpReply(
     status=404,
     content_type="text/html; charset=utf-8",
     body=b"<html><body><h1>Resource not found</h1></body></html>",
 )
-BAD_REQUEST: Final = Reply(status=400, body=b"Bad Request")
-EXPECTATION_FAILED: Final = Reply(status=417, body=b"Expectation Failed")
-TOO_LONG: Final = Reply(status=413, body=b"Request Too Long")
-SERVER_ERROR: Final = Reply(status=500, body=b"Internal Server Error")
+BAD_REQUEST: Final = HttpReply(status=400, body=b"Bad Request")
+EXPECTATION_FAILED: Final = HttpReply(status=417, body=b"Expectation Failed")
+TOO_LONG: Final = HttpReply(status=413, body=b"Request Too Long")
+SERVER_ERROR: Final = HttpReply(status=500, body=b"Internal Server Error")
 
 _TARGET_ORIGIN = re.compile(r"[^/][^?]*?://[^/?]*")
 _PATH_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -168,17 +145,15 @@ _BAD_PATH_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 
 
-def read_target(target: str) -> tuple[str, Reply | None]:
-    """Parse the target of a request line.
+def read_target(target: str) -> tuple[str, HttpReply | None]:
+    """Parse the target of a request line to a normalized path and None.
 
-    Returns:
-        The normalized path and None, or the path as received and the reply that rejects
-        it.
+    A rejected target returns the path as received, and the reply.
     """
     path = _TARGET_ORIGIN.sub("", target, count=1) if target[:1] != "/" else target
     path = path.partition("?")[0] or ("/" if path != target else "")
     if path and path[0] != "/":
-        return path, Reply(status=404, body=b"Not Found")
+        return path, HttpReply(status=404, body=b"Not Found")
     if not path or _BAD_PATH_ESCAPE.search(path):
         return path, BAD_REQUEST
     return clean_path(path), None
@@ -218,7 +193,7 @@ _HEADERS = (
 _NEXT_LINE = "\x85"
 
 
-def answer_early(request: Request) -> Reply | None:
+def answer_preflight(request: HttpRequest) -> HttpReply | None:
     """Answer a preflight request or a malformed Origin, or return None for any other.
 
     This applies to every method and path, even to unknown paths.
@@ -227,13 +202,13 @@ def answer_early(request: Request) -> Reply | None:
     if origin is None:
         return None
     if not origin or _NEXT_LINE in origin:
-        return Reply(status=403, body=b"Forbidden")
+        return HttpReply(status=403, body=b"Forbidden")
     asked = request.headers.get("Access-Control-Request-Method")
     if request.method != "OPTIONS" or asked is None:
         return None
     # token/validate has its own handler, which allows one more header.
     extra = ",Authorization" if request.path == VALIDATE_PATH else ""
-    return Reply(
+    return HttpReply(
         status=204,
         headers={
             "Access-Control-Allow-Origin": request.headers["Origin"],
@@ -270,12 +245,8 @@ def is_form(content_type: str) -> bool:
     )
 
 
-def take_form(content_type: str, body: bytes) -> bytes:
-    """Validate a form, and return the *body* that remains: all of it, or nothing.
-
-    Raises:
-        RefusedError: 400 if the form is malformed, or 500 if the content type is.
-    """
+def check_form(content_type: str, body: bytes) -> bytes:
+    """Validate a form, and return the *body* that remains: all of it, or nothing."""
     is_multipart = content_type.lower().startswith(_MULTIPART)
     if body and is_form(content_type) and _has_fault(body):
         raise RefusedError(400, None, "Bad Request")
@@ -301,8 +272,7 @@ def _read_boundary(content_type: str) -> str | None:
 def _has_fault(body: bytes) -> bool:
     """Return whether Netty rejects a form: too many or long fields, or a bad escape.
 
-    For the last field, only the name and the size count. The operator would find other
-    faults too late.
+    Of the last field, only the name and the size count.
     """
     complete = 0
     for name, value, is_complete in _read_fields(body):
@@ -310,7 +280,8 @@ def _has_fault(body: bytes) -> bool:
         if (
             complete > _MAX_FIELDS
             or len(value) > _MAX_VALUE_BYTES
-            or _is_bad_name(name)
+            or _BAD_FORM_ESCAPE.search(name)
+            or not trim(unquote_plus(name.decode("utf-8", "replace")))
             or (is_complete and _BAD_FORM_ESCAPE.search(value))
         ):
             return True
@@ -341,19 +312,8 @@ def _read_fields(body: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         at = end.end()
 
 
-def _is_bad_name(name: bytes) -> bool:
-    """Return whether Netty rejects a field name."""
-    if _BAD_FORM_ESCAPE.search(name):
-        return True
-    return not trim(unquote_plus(name.decode("utf-8", "replace")))
-
-
 def body_text(content_type: str, body: bytes) -> bytes:
-    """Decode a *body* with the charset of its content type, and encode it as UTF-8.
-
-    Raises:
-        RefusedError: If Java does not know the charset.
-    """
+    """Decode a *body* with the charset of its content type, and encode it as UTF-8."""
     name = _read_parameters(content_type).get("charset")
     if name is None or not body:
         return body
@@ -379,7 +339,10 @@ def _read_parameters(content_type: str) -> dict[str, str]:
     values = {name: value for name, _, value in pairs if name.lower() != "q"}
     if '"' in values.values():
         raise text_error()  # Vert.x fails on a single quote character.
-    return {name: _unquote(value) for name, value in values.items()}
+    return {
+        name: value.removeprefix('"').removesuffix('"').replace("\\", "")
+        for name, value in values.items()
+    }
 
 
 def _split(text: str) -> Iterator[str]:
@@ -399,8 +362,3 @@ def _split(text: str) -> Iterator[str]:
                 yield part
             start = at + 1
         last = char
-
-
-def _unquote(value: str) -> str:
-    """Remove one quote from each end, and all backslashes."""
-    return value.removeprefix('"').removesuffix('"').replace("\\", "")

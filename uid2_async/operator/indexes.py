@@ -21,10 +21,9 @@ from uid2_async.operator.data import (
     ClientSideKeypair,
     Keyset,
     OperatorData,
+    OperatorSettings,
     OptOutRecord,
     RuntimeConfig,
-    ServiceLink,
-    Settings,
     Site,
 )
 from uid2_async.operator.http_messages import RefusedError, unknown_error
@@ -36,11 +35,6 @@ from uid2_async.protocol.keyring import Key, KeyRing
 from uid2_async.protocol.normalize import identity_bytes
 
 _SCHEME = "bearer "
-
-
-def unauthorized() -> RefusedError:
-    """Return the same 401 for an unknown key, a disabled key and a missing role."""
-    return RefusedError(401, "unauthorized", None)
 
 
 class ApiKeys:
@@ -101,10 +95,6 @@ class ServiceLinks:
 
         Without a link, as in v3, *link_id* is None. A JSON null is the text ``null``,
         because Java looks up the service and the link as one string.
-
-        Raises:
-            RefusedError: 401 if the link is invalid or cannot be checked. 500 if it is
-                valid but its service is not listed.
         """
         if client.service_id == 0:
             return
@@ -113,37 +103,35 @@ class ServiceLinks:
                 return
             link = self._links.get((client.service_id, link_id))
             if link is not None:
-                self._check_service(link)
+                is_listed = self._services is None or link.service_id in self._services
+                if not is_listed and link.name.strip():
+                    # The operator needs the service's name for its metrics.
+                    raise unknown_error("Unknown error while mapping identity v2")
                 return
         raise RefusedError(401, "unauthorized", "Invalid link_id")
-
-    def _check_service(self, link: ServiceLink) -> None:
-        """Fail like the operator, which needs the service's name for its metrics."""
-        is_listed = self._services is None or link.service_id in self._services
-        if not is_listed and link.name.strip():
-            raise unknown_error("Unknown error while mapping identity v2")
 
 
 _FALLBACK_SITE = 2
 
 
 class Keysets:
-    """The keysets of an operator, with their keys."""
+    """The keysets of an operator, with their keys.
+
+    Attributes:
+        defaults: The keyset that each site encrypts with.
+    """
 
     def __init__(self, data: OperatorData) -> None:
         """Index the keys. Of those that activate together, the last one encrypts."""
         self._keysets = {one.keyset_id: one for one in data.keysets}
         self._keys = {key.id: key for key in sorted(data.keys, key=lambda one: one.id)}
         self._ring = KeyRing(keys={key.id: key for key in data.keys})
-        self._defaults = {
+        self.defaults: dict[int, Keyset] = {
             one.site_id: one for one in data.keysets if one.default and one.enabled
         }
 
     def key(self, key_id: int) -> Key | None:
-        """Find a key by the ID in a token, even if it no longer encrypts.
-
-        Its keyset does not matter, and may not even exist.
-        """
+        """Find a key by its ID, whatever its keyset, even if it has expired."""
         return self._keys.get(key_id)
 
     def site_of(self, key: Key) -> int | None:
@@ -154,10 +142,6 @@ class Keysets:
     def keyset_of(self, key: Key) -> Keyset:
         """Return the keyset of a key that a client may have. It always exists."""
         return self._keysets[key.keyset_id or 0]
-
-    def default_keyset(self, site_id: int) -> Keyset | None:
-        """Return the keyset that a site encrypts with, or None if it has none."""
-        return self._defaults.get(site_id)
 
     def master_key(self, now_ms: int) -> Key | None:
         """Return the key for the outer layer of tokens."""
@@ -170,7 +154,7 @@ class Keysets:
     def site_key(self, site_id: int, now_ms: int) -> Key | None:
         """Return the key for the inner layer of tokens: the site's, or the fallback."""
         for owner in (site_id, _FALLBACK_SITE):
-            keyset = self._defaults.get(owner)
+            keyset = self.defaults.get(owner)
             keyset_id = None if keyset is None else keyset.keyset_id
             key = self._ring.active_key(keyset_id, now_ms)
             if key is not None:
@@ -198,7 +182,7 @@ def _is_readable(keyset: Keyset, client: Client) -> bool:
     if keyset.site_id == client.site_id:
         return True
     if keyset.allowed_sites is None:
-        return client.reads_ids
+        return "ID_READER" in client.roles
     return client.site_id in keyset.allowed_sites
 
 
@@ -228,11 +212,7 @@ class OptOuts:
     """The opt-out store of an operator, indexed by first-level hash and by raw UID."""
 
     def __init__(self, records: Iterable[OptOutRecord], buckets: SaltBuckets) -> None:
-        """Start with the people in *records*.
-
-        Raises:
-            ConfigError: If a record has no valid identity. The message names its index.
-        """
+        """Start with the people in *records*, each of which has a valid identity."""
         self._buckets = buckets
         self._tests = {
             kind: (self._hash(kind, OPTED_OUT_ON_REFRESH[kind]), self._hash(kind, name))
@@ -241,9 +221,16 @@ class OptOuts:
         self._always = {
             kind: self._hash(kind, name) for kind, name in OPTED_OUT.items()
         }
-        self._initial = tuple(
-            self._read(at, record) for at, record in enumerate(records)
-        )
+        self._initial: list[tuple[bytes, str, int]] = []
+        for at, one in enumerate(records):
+            is_email = one.email is not None
+            kind = IdentityType.EMAIL if is_email else IdentityType.PHONE
+            flh = self._hash(kind, (one.email if is_email else one.phone) or "")
+            if flh is None:
+                raise ConfigError(
+                    f"Opt-out record {at} has no valid email address or phone number."
+                )
+            self._initial.append((flh, one.advertising_id, one.opted_out_since))
         self._raw_uids: dict[bytes, str] = {}
         self._since: dict[str, int] = {}
         self.reset()
@@ -259,18 +246,6 @@ class OptOuts:
         """Return the first-level hash of an identity, or None if it is invalid."""
         data = identity_bytes(kind, value)
         return None if data is None else self._buckets.first_level_hash(data)
-
-    def _read(self, at: int, record: OptOutRecord) -> tuple[bytes, str, int]:
-        """Convert a record to a first-level hash, a raw UID and a time in seconds."""
-        if record.email is not None:
-            flh = self._hash(IdentityType.EMAIL, record.email)
-        else:
-            flh = self._hash(IdentityType.PHONE, record.phone or "")
-        if flh is None:
-            raise ConfigError(
-                f"Opt-out record {at} has no valid email address or phone number."
-            )
-        return flh, record.advertising_id, record.opted_out_since
 
     def add(self, flh: bytes, raw_uid: str, since: int) -> None:
         """Record that someone opted out at *since*, in seconds since the Unix epoch."""
@@ -324,13 +299,7 @@ def _as_recorded(raw_uid: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class AuthorizedRequest:
-    """A request whose envelope has been decrypted.
-
-    Attributes:
-        client: The client that sent it.
-        payload: The JSON object, or None if the payload was empty.
-        now_ms: The operator's time, in ms since the Unix epoch.
-    """
+    """A decrypted request. *payload* is None if it was empty."""
 
     client: Client
     payload: dict[str, Any] | None = attrs.field(repr=False)
@@ -338,11 +307,7 @@ class AuthorizedRequest:
 
 
 def load_server_private_key(text: str) -> EllipticCurvePrivateKey:
-    """Parse the operator's private key of a subscription.
-
-    Raises:
-        ConfigError: If it is not an EC key in base64 with a 9-character prefix.
-    """
+    """Parse the private key of a subscription: base64 with a prefix of 9 characters."""
     der = base64.decode(text[PREFIX_CHARS:]) or b""
     try:
         key = load_der_private_key(der, None)
@@ -354,21 +319,14 @@ def load_server_private_key(text: str) -> EllipticCurvePrivateKey:
 
 
 class DataIndex:
-    """The indexed data of an operator, with its opt-out store.
-
-    Only :attr:`opt_outs` changes. ``random`` returns a number of random bytes.
-    """
+    """The indexed data of an operator. Only :attr:`opt_outs` changes."""
 
     def __init__(
         self, data: OperatorData, *, random: Callable[[int], bytes] = os.urandom
     ) -> None:
-        """Index *data*.
-
-        Raises:
-            ConfigError: If a private key or an opt-out record is malformed.
-        """
+        """Index *data*. *random* returns a number of random bytes."""
         self.scope: IdentityScope = data.scope
-        self.settings: Settings = data.settings
+        self.settings: OperatorSettings = data.settings
         self.runtime: RuntimeConfig = data.runtime
         self.clients: tuple[Client, ...] = data.clients
         self.api_keys: ApiKeys = ApiKeys(data.clients)
@@ -388,22 +346,14 @@ class DataIndex:
         return self._sites.get(site_id) or Site(id=site_id)
 
     def first_level_hash(self, identity: Identity) -> bytes:
-        """Return the first-level hash of an identity.
-
-        Raises:
-            InputError: If *identity* is not valid.
-        """
+        """Return the first-level hash of an identity, which must be valid."""
         data = identity_bytes(identity.kind, identity.value)
         if data is None:
             raise InputError(f"The {identity.kind} is not valid.")
         return self.buckets.first_level_hash(data)
 
     def opt_out(self, identity: Identity, now_ms: int) -> None:
-        """Opt *identity* out as of *now_ms*. Test identities are not affected.
-
-        Raises:
-            InputError: If *identity* is not valid.
-        """
+        """Opt *identity* out as of *now_ms*. Test identities are not affected."""
         flh = self.first_level_hash(identity)
         raw_uid = self.buckets.raw_uid(flh, identity.identity_type, now_ms)
         self.opt_outs.add(flh, raw_uid, now_ms // 1000)

@@ -16,12 +16,14 @@ import codecs
 import json
 import math
 import re
+import sys
 from calendar import timegm
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final, Self
+from threading import Lock
+from typing import Final, Self
 
 # --- JSON -----------------------------------------------------------------------------
 
@@ -29,6 +31,8 @@ from typing import Any, Final, Self
 _MAX_DEPTH = 1_000
 _MAX_NUMBER_DIGITS = 1_000
 _MAX_NAME_UNITS = 50_000
+
+_recursion_lock = Lock()
 
 # Java's decoder replaces an encoded surrogate, even a truncated one, by one
 # replacement character. Python's replaces each byte.
@@ -61,11 +65,9 @@ def decode_utf8(data: bytes) -> str:
 
 
 def parse(data: bytes | str) -> object:
-    """Parse the payload of a request. Bytes are decoded as by :func:`decode_utf8`.
+    """Parse the payload of a request to None, bool, int, JavaDouble, str, list or dict.
 
-    Returns:
-        None, bool, int, ``JavaDouble``, str, list or dict. If a key is repeated, the
-        last value wins. Lone surrogates are preserved.
+    If a key is repeated, the last value wins. Lone surrogates are preserved.
 
     Raises:
         JavaJsonError: If Jackson would reject it.
@@ -86,15 +88,21 @@ def _decode(text: str) -> object:
         return _DECODER.decode(text)
     except RecursionError:
         pass
-    return _DeepReader(text).read()
+    # Before Python 3.12, the scanner shares the interpreter's recursion limit, which is
+    # about as low as Jackson's.
+    with _recursion_lock:
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(limit + 2 * _MAX_DEPTH)
+        try:
+            return _DECODER.decode(text)
+        finally:
+            sys.setrecursionlimit(limit)
 
 
 def parse_raw(data: bytes) -> object:
-    """Parse bytes as Jackson does if it reads them directly, not as decoded text.
+    """Parse bytes as Jackson does if it reads them directly (docs/protocol.md 2.10).
 
-    The operator does so for the body and the inner payload of client-generate
-    (docs/protocol.md 2.10). Invalid UTF-8 is an error. A byte order mark, UTF-16 and
-    UTF-32 are accepted.
+    Invalid UTF-8 is an error. A byte order mark, UTF-16 and UTF-32 are accepted.
     """
     try:
         text = data.decode(json.detect_encoding(data))
@@ -180,93 +188,6 @@ _DECODER = json.JSONDecoder(
 )
 
 
-class _DeepReader:
-    """Parses JSON with its own stack. Slower than the standard library's scanner.
-
-    Before Python 3.12, that scanner shares the interpreter's recursion limit, which is
-    well below Jackson's 1,000 levels of nesting.
-    """
-
-    _SPACE = re.compile(r"[ \t\n\r]*")
-    _ENDS: Final = {"[": "]", "{": "}"}
-
-    def __init__(self, text: str) -> None:
-        """Start before the first token of *text*."""
-        self._text = text
-        self._at = 0
-        # Each open container: its end mark, and its values. In an object, a name
-        # precedes each value.
-        self._open: list[tuple[str, list[Any]]] = []
-
-    def read(self) -> object:
-        """Parse the whole text as one value."""
-        while True:
-            end = self._ENDS.get(self._peek())
-            if end is None:
-                value, self._at = _DECODER.raw_decode(self._text, self._at)
-            else:
-                self._at += 1
-                self._open.append((end, []))
-                if not self._takes(end):
-                    self._read_name()
-                    continue
-                value = self._close()
-            value, is_complete = self._add(value)
-            if is_complete:
-                return value
-
-    def _add(self, value: object) -> tuple[object, bool]:
-        """Add *value* to its container, and close every container that ends here.
-
-        Returns:
-            The value of the whole text and True, or any value and False.
-        """
-        while self._open:
-            end, items = self._open[-1]
-            items.append(value)
-            if self._takes(","):
-                self._read_name()
-                return None, False
-            if not self._takes(end):
-                raise JavaJsonError
-            value = self._close()
-        if self._peek():
-            raise JavaJsonError
-        return value, True
-
-    def _close(self) -> object:
-        """Return the complete list or object that was opened last."""
-        end, items = self._open.pop()
-        if end == "]":
-            return items
-        return _object(list(zip(items[::2], items[1::2], strict=True)))
-
-    def _read_name(self) -> None:
-        """Parse a name and its colon, if the container is an object."""
-        end, items = self._open[-1]
-        if end == "]":
-            return
-        if self._peek() != '"':
-            raise JavaJsonError
-        name, self._at = _DECODER.raw_decode(self._text, self._at)
-        items.append(name)
-        if not self._takes(":"):
-            raise JavaJsonError
-
-    def _peek(self) -> str:
-        """Skip white space, and return the next character, or "" at the end."""
-        found = self._SPACE.match(self._text, self._at)
-        self._at = found.end() if found else self._at
-        return self._text[self._at : self._at + 1]
-
-    def _takes(self, mark: str) -> bool:
-        """Skip *mark* if it comes next, and return whether it did."""
-        if self._peek() != mark:
-            return False
-        self._at += 1
-        return True
-
-
 # --- text -----------------------------------------------------------------------------
 
 _TRIMMED = "".join(map(chr, range(0x21)))
@@ -279,11 +200,9 @@ def trim(text: str) -> str:
 
 def utf16_length(text: str) -> int:
     """Return the length in UTF-16 code units, like Java's ``length()``."""
-    return len(text) if text.isascii() else len(_utf16(text)) // 2
-
-
-def _utf16(text: str) -> bytes:
-    return text.encode("utf-16-le", "surrogatepass")
+    if text.isascii():
+        return len(text)
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def replace_surrogates(text: str) -> str:
@@ -294,8 +213,7 @@ def replace_surrogates(text: str) -> str:
 class JavaDouble(float):
     """A JSON number with a fraction or an exponent: a ``Double`` in Java.
 
-    Attributes:
-        text: The number as written in the JSON, such as ``1.50``.
+    ``text`` is the number as written in the JSON, such as ``1.50``.
     """
 
     __slots__ = ("text",)
@@ -325,9 +243,7 @@ def literal_text(value: object) -> str | None:
 def as_java_string(value: object) -> str | None:
     """Convert parsed JSON to text like Java's ``toString()`` (docs/protocol.md 1.3).
 
-    Returns:
-        Text such as ``true``, ``1000.0``, ``[a, null]`` or ``{a=1}``. A str is returned
-        unchanged. None is returned for None, which counts as absent.
+    A list is ``[a, null]``, an object ``{a=1}``. None, which counts as absent, is None.
     """
     if value is None:
         return None
@@ -336,32 +252,25 @@ def as_java_string(value: object) -> str | None:
     ahead = [value]
     while ahead:
         item = ahead.pop()
-        if isinstance(item, list):
-            ahead.extend(reversed(list(_list_parts(item))))
-        elif isinstance(item, dict):
-            ahead.extend(reversed(list(_map_parts(item))))
+        if isinstance(item, list | dict):
+            ahead.extend(reversed(list(_parts(item))))
         else:
             pieces.append(_scalar_string(item))
     return "".join(pieces)
 
 
-def _list_parts(items: Iterable[object]) -> Iterator[object]:
-    """Yield the values of a list, and the text between them."""
-    yield "["
-    for at, item in enumerate(items):
-        if at:
-            yield ", "
-        yield item
-    yield "]"
-
-
-def _map_parts(items: dict[str, object]) -> Iterator[object]:
-    """Yield the values of an object, and the text between them."""
-    yield "{"
-    for at, (key, item) in enumerate(items.items()):
-        yield f", {key}=" if at else f"{key}="
-        yield item
-    yield "}"
+def _parts(item: list[object] | dict[str, object]) -> Iterator[object]:
+    """Yield the values of a list or an object, and the text between them."""
+    start, end = "[]" if isinstance(item, list) else "{}"
+    names: Iterable[str] = [""] * len(item)
+    values: Iterable[object] = item
+    if isinstance(item, dict):
+        names, values = (f"{key}=" for key in item), item.values()
+    yield start
+    for at, (name, value) in enumerate(zip(names, values, strict=True)):
+        yield f", {name}" if at else name
+        yield value
+    yield end
 
 
 def _scalar_string(value: object) -> str:
@@ -413,14 +322,12 @@ _CYCLE_YEARS = 400
 
 
 def parse_local_date_time(text: str) -> int | None:
-    """Parse *text* into ms since the Unix epoch, rounded down.
+    """Parse a local date and time as Java does, into ms since the Unix epoch.
 
-    Returns:
-        The time, or None if Java does not accept *text* as a local date and time.
+    Return None if Java does not accept *text*.
 
     Raises:
-        OverflowError: If Java accepts *text*, but its ms do not fit into 64 bits. That
-            affects years beyond about 292,000,000 in either direction.
+        OverflowError: If the ms of an accepted time do not fit into 64 bits.
     """
     found = _LOCAL_DATE_TIME.fullmatch(text)
     if found is None:
@@ -471,10 +378,8 @@ _MARKS: Final = {
 
 @cache
 def _codecs() -> dict[str, str]:
-    """Read Python's codec for each charset name of Java.
+    """Read Python's codec for each charset name of Java (docs/protocol.md 1.2).
 
-    Each line of the file has a codec and the names that it stands for. The names are
-    fixed (docs/protocol.md 1.2), because Python also has codecs that are not charsets.
     All that matters about a body is whether it parses as base64 or JSON. A charset
     without a codec in Python is therefore replaced by one that agrees with it on those
     characters.

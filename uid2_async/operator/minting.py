@@ -16,7 +16,7 @@ import attrs
 from uid2_async.models import IdentityScope, IdentityType
 from uid2_async.operator.http_messages import reply_error
 from uid2_async.operator.indexes import DataIndex
-from uid2_async.operator.java import as_java_string, parse_object
+from uid2_async.operator.java import as_java_string, parse_object, utf16_length
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.envelope import IV_BYTES, KEY_BYTES
 from uid2_async.protocol.keyring import Key, KeyLookup
@@ -52,13 +52,8 @@ _WRAPPER = Struct(">Bi")  # scope, key ID
 class Subject:
     """The subject of an identity's tokens.
 
-    Attributes:
-        identity_type: Email or phone. Always email in a v2 refresh token.
-        site_id: The site that generated the identity.
-        privacy_bits: How the identity was generated, an int32 (docs/protocol.md 5.4).
-        established_ms: When it was first generated, in ms since the Unix epoch.
-        first_level_hash: 32 bytes, from which each refresh computes the raw UID. A
-            forged v2 token may contain any other number of bytes.
+    A forged v2 token may contain a first-level hash of any length. The privacy bits say
+    how the identity was generated (docs/protocol.md 5.4).
     """
 
     identity_type: IdentityType
@@ -70,14 +65,9 @@ class Subject:
 
 @attrs.frozen(kw_only=True)
 class RefreshToken(Subject):
-    """The content of a refresh token. Times are in ms since the Unix epoch.
+    """The content of a refresh token of version 2 or 3. The scope of v2 is UID2.
 
-    Attributes:
-        version: 2 or 3.
-        scope: UID2 or EUID. Always UID2 in v2.
-        expires_ms: When it expires. For a decrypted v2 token, this includes the extra
-            minute.
-        created_ms: When it was created.
+    The expiry of a decrypted v2 token includes the extra minute.
     """
 
     version: int = _V3
@@ -101,10 +91,7 @@ class RefreshTokenFailure(Enum):
 
     @property
     def malformed(self) -> bool:
-        """Whether the operator answers that the token is invalid.
-
-        For the other reasons, the operator fails with a 500 (docs/protocol.md 2.2).
-        """
+        """Whether the operator answers that the token is invalid, instead of a 500."""
         return self not in _FATAL
 
 
@@ -112,13 +99,7 @@ _FATAL = frozenset({RefreshTokenFailure.UNDECRYPTABLE, RefreshTokenFailure.TOO_S
 
 
 class RefreshTokenError(Exception):
-    """Raised if a refresh token or its wrapper cannot be decrypted.
-
-    Attributes:
-        reason: The reason.
-        key_id: The key ID in the token, as a signed integer, if the reason is
-            UNKNOWN_KEY.
-    """
+    """A refresh token or wrapper that cannot be decrypted. UNKNOWN_KEY has a key ID."""
 
     def __init__(self, reason: RefreshTokenFailure, key_id: int | None = None) -> None:
         """Store the reason."""
@@ -127,12 +108,8 @@ class RefreshTokenError(Exception):
         self.key_id = key_id
 
 
-def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
-    """Encrypt a refresh token in the layout of v3, without the wrapper.
-
-    Returns:
-        Base64 text of 168 characters, if the first-level hash has 32 bytes.
-    """
+def encrypt_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
+    """Encrypt a refresh token in the layout of v3, as base64 without the wrapper."""
     kind = type_byte(token.scope, token.identity_type) | _TYPE_FILL
     payload = _PAYLOAD.pack(
         token.expires_ms,
@@ -145,11 +122,11 @@ def seal_refresh_token(token: RefreshToken, key: Key, *, iv: bytes) -> str:
         token.established_ms,
         kind,
     )
-    sealed = key.seal_gcm(iv, payload + token.first_level_hash)
-    return base64.encode_text(_HEADER.pack(kind, _V3_BYTE, key.id) + sealed)
+    encrypted = key.seal_gcm(iv, payload + token.first_level_hash)
+    return base64.encode_text(_HEADER.pack(kind, _V3_BYTE, key.id) + encrypted)
 
 
-def open_refresh_token(text: str, key_of: KeyLookup) -> RefreshToken:
+def decrypt_inner_token(text: str, key_of: KeyLookup) -> RefreshToken:
     """Decrypt a refresh token without its wrapper, or any body that is not a wrapper.
 
     The caller checks the expiry and the scope.
@@ -166,13 +143,13 @@ def open_refresh_token(text: str, key_of: KeyLookup) -> RefreshToken:
         raise RefreshTokenError(RefreshTokenFailure.TOO_SHORT)
     # In this order, because the first byte of a v3 token may have any value.
     if data[1] == _V3_BYTE:
-        return _open_v3(data, key_of)
+        return _decrypt_v3(data, key_of)
     if data[0] == _V2:
-        return _open_v2(data, key_of)
+        return _decrypt_v2(data, key_of)
     raise RefreshTokenError(RefreshTokenFailure.UNKNOWN_VERSION)
 
 
-def _open_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
+def _decrypt_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
     """Decrypt the bytes of v3."""
     kind, _, key_id = _unpack(_HEADER, data)
     payload = _find(key_of, key_id).open_gcm(data, _HEADER.size)
@@ -182,9 +159,9 @@ def _open_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
     flh = payload[_PAYLOAD.size : _PAYLOAD.size + _HASH_SIZE]
     if len(flh) < _HASH_SIZE:
         raise RefreshTokenError(RefreshTokenFailure.TOO_SHORT)
-    sealed_kind: int = fields[11]
-    scope, identity_type = TYPE_BYTES[sealed_kind]
-    if identity_type is None or (sealed_kind ^ kind) & TYPE_MASK:
+    inner_kind: int = fields[11]
+    scope, identity_type = TYPE_BYTES[inner_kind]
+    if identity_type is None or (inner_kind ^ kind) & TYPE_MASK:
         raise RefreshTokenError(RefreshTokenFailure.MISMATCH)
     return RefreshToken(
         version=_V3,
@@ -199,7 +176,7 @@ def _open_v3(data: bytes, key_of: KeyLookup) -> RefreshToken:
     )
 
 
-def _open_v2(data: bytes, key_of: KeyLookup) -> RefreshToken:
+def _decrypt_v2(data: bytes, key_of: KeyLookup) -> RefreshToken:
     """Decrypt the bytes of v2. The later one of its two expiries counts."""
     _, created_ms, _, valid_till_ms, key_id = _unpack(_HEADER_V2, data)
     payload = _find(key_of, key_id).open_cbc(data, _HEADER_V2.size)
@@ -226,21 +203,13 @@ def _open_v2(data: bytes, key_of: KeyLookup) -> RefreshToken:
 
 
 def wrap_refresh_token(
-    text: str,
-    refresh_response_key: bytes,
-    key: Key,
-    *,
-    scope: IdentityScope,
-    iv: bytes,
+    text: str, refresh_response_key: bytes, key: Key, *, scope: IdentityScope, iv: bytes
 ) -> str:
     """Wrap a refresh token with the key that will encrypt the reply to its refresh.
 
-    Returns:
-        388 characters of base64.
-
     Raises:
-        ValueError: If the result does not have 388 characters, because the first-level
-            hash does not have 32 bytes. No operator would accept it.
+        RefusedError: If the first-level hash does not have 32 to 34 bytes, so that the
+            result does not have 388 characters. No operator would accept it.
     """
     # The operator writes the keys in this order.
     inner = {
@@ -250,16 +219,14 @@ def wrap_refresh_token(
     header = _WRAPPER.pack(scope.bit << 4, key.id)
     wrapped = base64.encode_text(header + key.seal_gcm(iv, wire.encode(inner)))
     if len(wrapped) != WRAPPED_CHARS:
-        raise ValueError("A wrapped refresh token must have 388 characters.")
+        raise reply_error()
     return wrapped
 
 
 def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
-    """Decrypt the wrapper of a refresh token. Its scope byte is ignored.
+    """Decrypt a wrapper to the inner token and the key of the reply to its refresh.
 
-    Returns:
-        The inner token, which may be empty, and the key that encrypts the reply. The
-        key has 32 bytes, or any number in a forged token.
+    Its scope byte is ignored. In a forged token, either may have any length.
 
     Raises:
         RefreshTokenError: With NOT_BASE64, UNKNOWN_KEY, UNDECRYPTABLE or BAD_JSON.
@@ -277,11 +244,24 @@ def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
     return inner
 
 
-def _read_inner(payload: bytes) -> tuple[str, bytes] | None:
-    """Parse the JSON of a wrapper, or return None if it has no base64 key.
+def decrypt_refresh_token(
+    text: str, key_of: KeyLookup
+) -> tuple[RefreshToken, bytes | None]:
+    """Decrypt a refresh token with or without a wrapper.
 
-    Values of the wrong type are converted to text (docs/protocol.md 1.3).
+    Return it with the key of the reply to its refresh, if it has one.
+
+    Raises:
+        RefreshTokenError: If it cannot be decrypted.
     """
+    key = None
+    if utf16_length(text) == WRAPPED_CHARS:
+        text, key = unwrap_refresh_token(text, key_of)
+    return decrypt_inner_token(text, key_of), key
+
+
+def _read_inner(payload: bytes) -> tuple[str, bytes] | None:
+    """Parse the JSON of a wrapper, or return None if it has no base64 key."""
     fields = parse_object(payload) or {}
     key_text = as_java_string(fields.get("refresh_response_key"))
     response_key = None if key_text is None else base64.decode(key_text)
@@ -310,12 +290,7 @@ CLIENT_SIDE = 0b11
 
 
 def mint_tokens(index: DataIndex, subject: Subject, now_ms: int) -> TokensBody | None:
-    """Create the tokens of *subject*, or return None if a key is missing.
-
-    Raises:
-        RefusedError: 500 if the first-level hash does not have 32 to 34 bytes, as from
-            a forged token.
-    """
+    """Create the tokens of *subject*, or return None if a key is missing."""
     site = index.keysets.site_key(subject.site_id, now_ms)
     master = index.keysets.master_key(now_ms)
     refresh = index.keysets.refresh_key(now_ms)
@@ -391,10 +366,6 @@ def _make_refresh_token(
         established_ms=subject.established_ms,
         first_level_hash=subject.first_level_hash,
     )
-    inner = seal_refresh_token(token, key, iv=index.random(IV_BYTES))
+    inner = encrypt_refresh_token(token, key, iv=index.random(IV_BYTES))
     iv = index.random(IV_BYTES)
-    try:
-        return wrap_refresh_token(inner, response_key, key, scope=index.scope, iv=iv)
-    except ValueError:
-        pass
-    raise reply_error()
+    return wrap_refresh_token(inner, response_key, key, scope=index.scope, iv=iv)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import reduce
+from functools import cache, reduce
 from hashlib import sha256
 from operator import xor
 
@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async.models import IdentityScope, IdentityType
-from uid2_async.operator.data import OperatorData, SaltKey, SaltRow, SaltSnapshot
+from uid2_async.operator.data import OperatorData, SaltKey, SaltSnapshot
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import V4_FLAG, Environment, type_byte
 
-_V4_SEALED = slice(16, 32)
+_V4_ENCRYPTED = slice(16, 32)
 _V4_IV_SIZE = 12
 _CTR_START = bytes(4)
 
@@ -60,16 +60,15 @@ def raw_uid_v4(
 ) -> bytes:
     """Compute the 33 bytes of a v4 raw UID from the first-level hash *flh*.
 
-    The low 24 bits of *key_id* are stored. *key* is 32 ASCII characters that are not
-    decoded, and *salt* is text, too.
+    *key* is 32 ASCII characters and *salt* is text. Neither is decoded.
     """
     # Only a forged refresh token contains a shorter hash. Java pads it with zeros.
-    sealed = flh[_V4_SEALED].ljust(_V4_SEALED.stop - _V4_SEALED.start, b"\0")
+    plain = flh[_V4_ENCRYPTED].ljust(_V4_ENCRYPTED.stop - _V4_ENCRYPTED.start, b"\0")
     metadata = environment << 6 | V4_FLAG | type_byte(scope, identity_type)
     header = bytes((metadata,)) + (key_id & 0xFFFFFF).to_bytes(3, "big")
-    iv = sha256(salt.encode() + sealed + header).digest()[:_V4_IV_SIZE]
+    iv = sha256(salt.encode() + plain + header).digest()[:_V4_IV_SIZE]
     cipher = Cipher(AES(key.encode()), CTR(iv + _CTR_START)).encryptor()
-    body = header + iv + cipher.update(sealed) + cipher.finalize()
+    body = header + iv + cipher.update(plain) + cipher.finalize()
     return body + bytes((reduce(xor, body),))
 
 
@@ -80,13 +79,7 @@ _V4_FIRST_BYTE = 16
 
 
 class MappedRow(RedactedRepr, frozen=True, gc=False):
-    """A mapped row of a reply to identity/map v3, which always contains all three keys.
-
-    Attributes:
-        raw_uid: The raw UID.
-        previous_raw_uid: The raw UID before the last rotation, or None after 90 days.
-        refresh_from: When to map the identity again, in seconds since the Unix epoch.
-    """
+    """A mapped row of identity/map v3, which always has all three keys."""
 
     raw_uid: str = msgspec.field(name="u")
     previous_raw_uid: str | None = msgspec.field(name="p")
@@ -102,8 +95,8 @@ class SaltBuckets:
         self._scope = data.scope
         self._identity_v3 = data.settings.identity_v3
         self._environment = data.runtime.environment
-        self._bucket_ids = BucketIds(data.salts.id_prefix, data.salts.id_secret)
-        self._known_ids: dict[int, str] = {}
+        # The ID of a bucket is the same in every snapshot.
+        self._bucket_id = cache(BucketIds(data.salts.id_prefix, data.salts.id_secret))
 
     def first_level_hash(self, identity: bytes) -> bytes:
         """Return the first-level hash of identity bytes. It never changes."""
@@ -147,21 +140,20 @@ class SaltBuckets:
     def bucket_id(self, flh: bytes, now_ms: int) -> str:
         """Return the ID of the bucket of a first-level hash."""
         rows = self.snapshot(now_ms).rows
-        return self._name(rows[bucket_index(flh, len(rows))])
+        return self._bucket_id(rows[bucket_index(flh, len(rows))].id)
 
     def rotated_since(self, since_ms: int, now_ms: int) -> Iterator[tuple[str, int]]:
         """Yield the ID and rotation time in ms of buckets rotated since *since_ms*."""
         for row in self.snapshot(now_ms).rows:
             if row.last_updated >= since_ms:
-                yield self._name(row), row.last_updated
+                yield self._bucket_id(row.id), row.last_updated
 
     def mapper(
         self, identity_type: IdentityType, now_ms: int
     ) -> Callable[[bytes], MappedRow]:
         """Return a function that maps first-level hashes as of *now_ms*.
 
-        Bulk jobs spend most of their time in it, so everything that does not depend on
-        the hash is computed here.
+        Bulk jobs spend most of their time in it.
         """
         rows = self.snapshot(now_ms).rows
         count = len(rows)
@@ -209,13 +201,6 @@ class SaltBuckets:
             environment=self._environment,
         )
 
-    def _name(self, row: SaltRow) -> str:
-        """Return the ID of a bucket, which is the same in every snapshot."""
-        known = self._known_ids.get(row.id)
-        if known is None:
-            known = self._known_ids[row.id] = self._bucket_ids(row.id)
-        return known
-
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ1234567890"
 
@@ -232,12 +217,7 @@ class BucketIds(Unpicklable):
     __slots__ = ("_guards", "_prefix", "_tables")
 
     def __init__(self, prefix: str, secret: str) -> None:
-        """Compute everything that does not depend on the number.
-
-        Args:
-            prefix: The ``id_prefix`` of the salt metadata.
-            secret: The ``id_secret`` of the salt metadata, which is the Hashids salt.
-        """
+        """Take ``id_prefix`` and ``id_secret`` of the salt metadata."""
         usable = "".join(char for char in _LETTERS if char not in _SEPARATORS)
         shuffled = _shuffle(usable, secret)
         self._prefix = prefix
@@ -254,11 +234,7 @@ class BucketIds(Unpicklable):
         ]
 
     def __call__(self, number: int) -> str:
-        """Return the bucket ID of *number*, the first column of the salt file.
-
-        Hashids cannot encode a negative number. As in the Java library, only the prefix
-        remains.
-        """
+        """Return the bucket ID of *number*, or only the prefix if it is negative."""
         if number < 0:
             return self._prefix
         tables = self._tables

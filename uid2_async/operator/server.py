@@ -21,7 +21,7 @@ from uid2_async.operator.app import Runner, make_app
 from uid2_async.operator.console.console import Console, Guard
 from uid2_async.operator.data import Credentials, OperatorData
 from uid2_async.operator.indexes import DataIndex
-from uid2_async.operator.state import Call, Fault, OperatorState
+from uid2_async.operator.state import Fault, OperatorState, RecordedCall
 
 _ROLES = frozenset({"GENERATOR", "ID_READER", "MAPPER", "OPTOUT", "SHARER"})
 
@@ -214,7 +214,7 @@ class LocalOperator(Unpicklable):
         return datetime_from_ms(self._state.now_ms())
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[RecordedCall]:
         """The answered requests, oldest first. Only the last 10,000 are kept."""
         return self._state.calls
 

@@ -55,7 +55,7 @@ _CALLS_KEPT = 10_000
 
 
 @attrs.frozen(kw_only=True)
-class Call:
+class RecordedCall:
     """A request that an embedded operator answered, without DII, tokens or keys.
 
     Attributes:
@@ -66,7 +66,7 @@ class Call:
         trace_id: The ``UID-Trace-Id`` header, or None.
         client_version: The ``X-UID2-Client-Version`` header, or None.
         binary: Whether the request asked for a reply in raw bytes.
-        sealed: Whether the reply was encrypted.
+        encrypted: Whether the reply was encrypted.
         keys: The known keys of the request's JSON, such as ``("email_hash",)``.
         items: The number of identities or raw UIDs in the request.
         size: The length of the request body in bytes.
@@ -81,7 +81,7 @@ class Call:
     trace_id: str | None = None
     client_version: str | None = None
     binary: bool = False
-    sealed: bool = False
+    encrypted: bool = False
     keys: tuple[str, ...] = ()
     items: int = 0
     size: int = 0
@@ -91,14 +91,7 @@ class Call:
 
 @attrs.frozen
 class ArmedFault:
-    """A fault that will be injected into later calls.
-
-    Attributes:
-        number: The ID of the fault.
-        fault: The fault to inject.
-        times: The number of calls left.
-        path: Affect only calls of this path. None affects all calls.
-    """
+    """A fault for the next *times* calls of *path*; None means any path."""
 
     number: int
     fault: Fault
@@ -111,12 +104,12 @@ class OperatorState:
 
     def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
         """Start with *clock*, or with the real time if it is None."""
-        self._clock = clock or _utc_now
+        self._clock = clock or (lambda: datetime.now(UTC))
         self._lock = Lock()
         self._offset_ms = 0
         self._armed: dict[int, ArmedFault] = {}
         self._ever_armed = 0
-        self._calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
+        self._calls: deque[RecordedCall] = deque(maxlen=_CALLS_KEPT)
         self._in_flight = 0
         self._most_in_flight = 0
         self._resets = 0
@@ -194,16 +187,11 @@ class OperatorState:
         """The number of resets so far."""
         return self._resets
 
-    def record(self, call: Call, *, resets: int) -> bool:
-        """Add *call* to the log. If the log is full, the oldest call is dropped.
+    def record(self, call: RecordedCall, *, resets: int) -> bool:
+        """Add *call* to the log, and return whether it was added.
 
-        Args:
-            call: The answered request.
-            resets: The value of :attr:`resets` when the request arrived. A request that
-                was in flight during a reset is not recorded.
-
-        Returns:
-            Whether the call was added.
+        *resets* is the value of :attr:`resets` when the request arrived: a request that
+        was in flight during a reset is not recorded.
         """
         with self._lock:
             if resets != self._resets:
@@ -212,7 +200,7 @@ class OperatorState:
             return True
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[RecordedCall]:
         """The calls so far, oldest first."""
         with self._lock:
             return list(self._calls)
@@ -225,10 +213,6 @@ class OperatorState:
             self._calls.clear()
             self._most_in_flight = self._in_flight
             self._resets += 1
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 strip_tracebacks(globals())

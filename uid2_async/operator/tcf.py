@@ -34,14 +34,7 @@ _Ids: TypeAlias = frozenset[int]
 
 @attrs.frozen(kw_only=True)
 class Consent:
-    """The choices of a person (docs/protocol.md 2.1).
-
-    Attributes:
-        purposes: The purposes with consent.
-        legitimate_purposes: The purposes with legitimate interest.
-        vendors: The vendors with consent.
-        legitimate_vendors: The vendors with legitimate interest.
-    """
+    """The purposes and vendors that a person allows, by either legal basis."""
 
     purposes: _Ids
     legitimate_purposes: _Ids
@@ -63,19 +56,11 @@ class Consent:
 
 
 class UnusableConsentError(Exception):
-    """Raised for a consent string of TCF version 1, which has no legitimate interest.
-
-    The real operator's decoder reads only the version of such a string. It fails later,
-    when it is asked for a field that version 1 does not have.
-    """
+    """A string of TCF version 1, on which the real decoder fails only later."""
 
 
 def read_consent(text: str) -> Consent | None:
-    """Read the TCF v2 consent string *text*, or return None if it is not one.
-
-    Raises:
-        UnusableConsentError: If it is a TCF version 1 string.
-    """
+    """Read the TCF v2 consent string *text*, or return None if it is not one."""
     # Java's split() drops empty parts at the end.
     core, *segments = text.rstrip(".").split(".")
     try:

@@ -29,8 +29,8 @@ from uid2_async.operator.minting import (
     RefreshTokenError,
     RefreshTokenFailure,
     Subject,
+    decrypt_inner_token,
     mint_tokens,
-    open_refresh_token,
     unwrap_refresh_token,
 )
 from uid2_async.operator.tcf import (
@@ -42,6 +42,9 @@ from uid2_async.protocol import wire
 from uid2_async.protocol.normalize import KINDS, identity_bytes
 from uid2_async.protocol.token_codec import AdvertisingToken, open_token
 
+# For a site without a key, if the fallback has none either.
+_NO_ACTIVE_KEY = "No active encryption key available"
+
 
 class InputFault(Enum):
     """What is wrong with the identity in a request."""
@@ -51,12 +54,7 @@ class InputFault(Enum):
 
 
 class IdentityInput(RedactedRepr, frozen=True, kw_only=True):
-    """The one identity of a request, as the operator reads it.
-
-    Attributes:
-        identity_type: Email or phone.
-        flh: The first-level hash.
-    """
+    """The one identity of a request, as the operator reads it."""
 
     identity_type: IdentityType
     flh: bytes
@@ -146,13 +144,8 @@ def generate_for(
     )
     tokens = mint_tokens(index, subject, now_ms)
     if tokens is None:
-        raise _no_active_key()
+        raise unknown_error(_NO_ACTIVE_KEY)
     return encode_success(tokens)
-
-
-def _no_active_key() -> RefusedError:
-    """Return the error for a site without a key if the fallback has none either."""
-    return unknown_error("No active encryption key available")
 
 
 def _has_consent(index: DataIndex, fields: Mapping[str, Any]) -> bool:
@@ -176,7 +169,7 @@ def _has_consent(index: DataIndex, fields: Mapping[str, Any]) -> bool:
 def validate(index: DataIndex, call: AuthorizedRequest) -> bytes:
     """Answer token/validate, regardless of expiry and opt-out."""
     identity = _one_identity(index, call.payload)
-    token = _open_token(index, as_java_string((call.payload or {}).get("token")))
+    token = _decrypt_token(index, as_java_string((call.payload or {}).get("token")))
     key = index.keysets.key(token.site_key_id)
     owner = None if key is None else index.keysets.site_of(key)
     if owner is None:
@@ -189,7 +182,7 @@ def validate(index: DataIndex, call: AuthorizedRequest) -> bytes:
     return encode_success(raw_uid == token.raw_uid)
 
 
-def _open_token(index: DataIndex, text: str | None) -> AdvertisingToken:
+def _decrypt_token(index: DataIndex, text: str | None) -> AdvertisingToken:
     """Decrypt an advertising token as strictly as the real operator."""
     try:
         if text is not None:
@@ -204,10 +197,6 @@ def opt_out(index: DataIndex, call: AuthorizedRequest) -> bytes:
 
     A real operator forwards it to an opt-out service, and fails if it has none. The
     built-in service takes effect at once. Other services are not called.
-
-    Raises:
-        RefusedError: 400 ``invalid_token``. For an invalid identity, the real message
-            ends with the name of a Java object. Only the text before it is stable.
     """
     identity = read_identity_input(index, call.payload)
     if isinstance(identity, InputFault):
@@ -239,27 +228,27 @@ _WRAPPER_FAULTS = {
 }
 
 
+class _HiddenError(RefusedError):
+    """An error whose cause is hidden from callers without a known API key."""
+
+
 def refresh(
     index: DataIndex, body: bytes, *, authenticated: bool, now_ms: int
 ) -> tuple[bytes, bytes | None]:
-    """Answer token/refresh.
+    """Answer token/refresh with JSON, and the key to encrypt it with, or None.
 
-    Args:
-        index: The operator's data.
-        body: The refresh token.
-        authenticated: Whether the API key is known, even if it is disabled. If not, the
-            operator does not return the cause of an error.
-        now_ms: The operator's time, in ms since the Unix epoch.
-
-    Returns:
-        The reply's JSON, and the key to encrypt it with, or None to send it in clear.
+    *authenticated* is whether the API key is known, even if it is disabled.
     """
     text = decode_utf8(body)
     key = None
     if utf16_length(text) == WRAPPED_CHARS:
         text, key = _unwrap(index, text)
-    token = _open_inner(index, text, authenticated=authenticated)
-    return _refresh_token(index, token, authenticated=authenticated, now_ms=now_ms), key
+    try:
+        return _refresh_token(index, _decrypt_inner(index, text), now_ms), key
+    except _HiddenError:
+        if authenticated:
+            raise
+    raise RefusedError(400, "error", "Error refreshing token")
 
 
 def _unwrap(index: DataIndex, text: str) -> tuple[str, bytes]:
@@ -271,10 +260,10 @@ def _unwrap(index: DataIndex, text: str) -> tuple[str, bytes]:
     raise client_error(message)
 
 
-def _open_inner(index: DataIndex, text: str, *, authenticated: bool) -> RefreshToken:
+def _decrypt_inner(index: DataIndex, text: str) -> RefreshToken:
     """Decrypt the inner token."""
     try:
-        token = open_refresh_token(text, index.keysets.key)
+        token = decrypt_inner_token(text, index.keysets.key)
     except RefreshTokenError as error:
         malformed = error.reason.malformed
     else:
@@ -283,35 +272,25 @@ def _open_inner(index: DataIndex, text: str, *, authenticated: bool) -> RefreshT
         malformed = True
     if not malformed:
         raise unknown_error("Unknown error while refreshing token v2")
-    raise _hide_cause(_invalid_token(), authenticated=authenticated)
+    raise _invalid_token()
 
 
 def _invalid_token() -> RefusedError:
-    return RefusedError(400, "invalid_token", "Invalid Token presented")
+    return _HiddenError(400, "invalid_token", "Invalid Token presented")
 
 
-def _refresh_token(
-    index: DataIndex, token: RefreshToken, *, authenticated: bool, now_ms: int
-) -> bytes:
+def _refresh_token(index: DataIndex, token: RefreshToken, now_ms: int) -> bytes:
     """Check a decrypted token, and create new ones."""
     if token.established_ms < _FIRST_ESTABLISHED_MS:
         return encode_status("optout")
     if token.expires_ms < now_ms:
-        refusal = RefusedError(400, "expired_token", "Expired Token presented")
-        raise _hide_cause(refusal, authenticated=authenticated)
+        raise _HiddenError(400, "expired_token", "Expired Token presented")
     flh = token.first_level_hash
     if index.opt_outs.is_out_on_refresh(flh, token.identity_type):
         return encode_status("optout")
     if not index.buckets.can_map(flh, now_ms):
-        raise _hide_cause(_invalid_token(), authenticated=authenticated)
+        raise _invalid_token()
     tokens = mint_tokens(index, token, now_ms)
     if tokens is None:
-        raise _hide_cause(_no_active_key(), authenticated=authenticated)
+        raise _HiddenError(500, "unknown", _NO_ACTIVE_KEY)
     return encode_success(tokens)
-
-
-def _hide_cause(refusal: RefusedError, *, authenticated: bool) -> RefusedError:
-    """Hide the cause of an error from callers without a known API key."""
-    if authenticated:
-        return refusal
-    return RefusedError(400, "error", "Error refreshing token")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from uid2_async.operator.console.calls import Caller, Exchange, ExchangeLog, KeyCheck
-from uid2_async.operator.http_messages import Reply
-from uid2_async.operator.state import Call
+from uid2_async.operator.console.calls import Exchange, ExchangeLog, KeyCheck
+from uid2_async.operator.http_messages import HttpReply
+from uid2_async.operator.state import RecordedCall
 
 
 def exchange(size: int = 0) -> Exchange:
@@ -16,10 +16,10 @@ def exchange(size: int = 0) -> Exchange:
     return Exchange(
         at_ms=0,
         took_ms=0.0,
-        call=Call(method="POST", path="/", status=200),
-        caller=Caller(KeyCheck.MISSING),
+        call=RecordedCall(method="POST", path="/", status=200),
+        key_check=KeyCheck.MISSING,
         body=bytes(size // 2),
-        reply=Reply(status=200, body=bytes(size - size // 2)),
+        reply=HttpReply(status=200, body=bytes(size - size // 2)),
     )
 
 
@@ -56,7 +56,7 @@ def test_the_oldest_go_when_they_are_too_large() -> None:
 def test_an_operator_keeps_500_calls(desk: Any) -> None:
     """The log for tests keeps more, without any content."""
     for _ in range(501):
-        desk.operator._console._exchanges.add(exchange())
+        desk.operator._console.exchanges.add(exchange())
 
     updates = desk.see("updates/0")
     assert len(updates["calls"]) == 500

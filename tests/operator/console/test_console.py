@@ -84,7 +84,7 @@ def test_those_who_had_opted_out_at_the_start_have_names() -> None:
     console = operator._console
     assert console is not None
 
-    view = console._opt_outs.view()
+    view = console._updates(0)
 
     assert view["opt_out_count"] == len(world.opt_outs) > 0
     names = {one["name"] for one in view["opt_outs"]}
@@ -93,16 +93,16 @@ def test_those_who_had_opted_out_at_the_start_have_names() -> None:
 
 def test_who_was_typed_in_is_forgotten(desk: Any) -> None:
     """With the opt-in, and with everything else."""
-    people = desk.operator._console._opt_outs
+    typed = desk.operator._console.names.maps[0]
     order = {"identity": ADDRESS}
     for forget in (
         lambda: desk.order("opt-out", {"out": False, **order}),
         desk.operator.reset,
     ):
         desk.order("opt-out", {"out": True, **order})
-        assert people._typed != {}
+        assert typed != {}
         forget()
-        assert people._typed == {}
+        assert typed == {}
 
 
 def test_the_list_of_people_is_short(desk: Any) -> None:
@@ -149,7 +149,7 @@ def test_faults_are_counted_down_and_disarmed(desk: Any) -> None:
     again = desk.order("disarm", {"number": first["number"]})
 
     assert done.json == {"message": "Disarmed."}
-    assert again.json == {"message": "It has hit already."}
+    assert again.json == {"message": "It has already been injected."}
     assert desk.see("updates/0")["armed"] == [second]
     assert desk.call(GENERATE, {"email": ADDRESS}).status == 200
 
@@ -173,20 +173,20 @@ def test_time_goes_forward_and_back_to_now(desk: Any) -> None:
     [
         ("opt-out", {"out": True, "identity": "nobody"}, "The email is not valid."),
         ("opt-out", {"out": True}, "The email is not valid."),
-        ("opt-out", {"out": True, "hash": "x"}, "A hash alone can be opted in"),
-        ("opt-out", {"out": "yes"}, "not what the console takes at out."),
-        ("opt-out", {"out": True, "identity": "x" * 1_001}, "takes at identity."),
-        ("opt-out", {"out": True, "kind": "x@example.com"}, "takes at kind."),
-        ("opt-out", [], "not what the console takes."),
+        ("opt-out", {"out": True, "hash": "x"}, "A hash can only be opted in"),
+        ("opt-out", {"out": "yes"}, "The command is not valid at out."),
+        ("opt-out", {"out": True, "identity": "x" * 1_001}, "valid at identity."),
+        ("opt-out", {"out": True, "kind": "x@example.com"}, "valid at kind."),
+        ("opt-out", [], "The command is not valid."),
         ("faults", {}, "This fault does nothing."),
-        ("faults", {"status": 200}, "takes at status."),
-        ("faults", {"status": 503, "times": 0}, "takes at times."),
-        ("faults", {"status": 503, "body": "x"}, "not what the console takes."),
-        ("faults", {"delay": 601}, "takes at delay."),
-        ("clock", {}, "not what the console takes."),
-        ("clock", {"seconds": 1e12}, "takes at seconds."),
-        ("inspect", {"value": "x" * 100_001}, "takes at value."),
-        ("clear", {"all": True}, "not what the console takes."),
+        ("faults", {"status": 200}, "valid at status."),
+        ("faults", {"status": 503, "times": 0}, "valid at times."),
+        ("faults", {"status": 503, "body": "x"}, "The command is not valid."),
+        ("faults", {"delay": 601}, "valid at delay."),
+        ("clock", {}, "The command is not valid."),
+        ("clock", {"seconds": 1e12}, "valid at seconds."),
+        ("inspect", {"value": "x" * 100_001}, "valid at value."),
+        ("clear", {"all": True}, "The command is not valid."),
     ],
 )
 def test_an_order_that_cannot_be_obeyed(

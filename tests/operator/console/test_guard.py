@@ -10,7 +10,7 @@ import pytest
 
 from uid2_async.operator import Fault, LocalOperator
 from uid2_async.operator.console.console import _FILES, _PAGE, Guard
-from uid2_async.operator.http_messages import Request
+from uid2_async.operator.http_messages import HttpRequest
 
 FOREIGN_HOSTS = [
     "evil.example",
@@ -96,7 +96,7 @@ def test_beyond_this_machine_only_addresses_count(
     listens: str, host: str, *, allowed: bool
 ) -> None:
     """An address cannot be rebound; of names, only the one that it listens at."""
-    request = Request(method="GET", path="/", headers={"Host": host})
+    request = HttpRequest(method="GET", path="/", headers={"Host": host})
 
     assert (Guard(listens).refusal(request, page=True) is None) is allowed
 

@@ -40,23 +40,23 @@ def test_an_advertising_token_is_opened(desk: Any, reply: dict[str, Any]) -> Non
     for text in (token, f" {token}\n", quote(token, safe="")):
         found = inspect(desk, text)
         assert found["kinds"] == ["advertising token"]
-        assert found["opened"]["site_id"] == 105
-        assert found["opened"]["expired"] is False
-    uid = inspect(desk, ADDRESS)["opened"]["raw_uid"]
+        assert found["decrypted"]["site_id"] == 105
+        assert found["decrypted"]["expired"] is False
+    uid = inspect(desk, ADDRESS)["decrypted"]["raw_uid"]
 
-    assert found["opened"]["raw_uid"] == uid
+    assert found["decrypted"]["raw_uid"] == uid
     desk.operator.advance(4 * 86_400)
-    assert inspect(desk, token)["opened"]["expired"] is True
+    assert inspect(desk, token)["decrypted"]["expired"] is True
 
 
 def test_a_refresh_token_is_opened(desk: Any, reply: dict[str, Any]) -> None:
     """With what decides on the next refresh."""
     token = reply["body"]["refresh_token"]
-    found = inspect(desk, token)["opened"]
+    found = inspect(desk, token)["decrypted"]
     assert (found["expired"], found["opted_out"]) == (False, False)
     desk.operator.opt_out(ADDRESS)
 
-    assert inspect(desk, token)["opened"]["opted_out"] is True
+    assert inspect(desk, token)["decrypted"]["opted_out"] is True
 
 
 def test_identity_tokens_are_opened_part_by_part(
@@ -66,10 +66,10 @@ def test_identity_tokens_are_opened_part_by_part(
     for value in (reply, reply["body"]):
         found = inspect(desk, json.dumps(value))
         assert found["kinds"] == ["identity tokens"]
-        assert found["advertising_token"]["opened"]["site_id"] == 105
-        assert found["refresh_token"]["opened"]["expired"] is False
+        assert found["advertising_token"]["decrypted"]["site_id"] == 105
+        assert found["refresh_token"]["decrypted"]["expired"] is False
     cookie = inspect(desk, quote(json.dumps(reply["body"])))
-    assert cookie["advertising_token"]["opened"]["site_id"] == 105
+    assert cookie["advertising_token"]["decrypted"]["site_id"] == 105
 
 
 def test_a_refresh_token_without_its_wrapper(desk: Any, reply: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ def test_a_refresh_token_without_its_wrapper(desk: Any, reply: dict[str, Any]) -
         reply["body"]["refresh_token"], desk.operator._index.keysets.key
     )
 
-    assert inspect(desk, inner)["opened"]["site_id"] == 105
+    assert inspect(desk, inner)["decrypted"]["site_id"] == 105
 
 
 def test_an_identity_that_is_not_valid_is_not_looked_up(desk: Any) -> None:
@@ -93,23 +93,25 @@ def test_tokens_of_another_operator_stay_closed(desk: Any, make_desk: Any) -> No
         stranger.call("/v2/token/generate", {"email": ADDRESS})
         tokens = json.loads(stranger.last()["reply"]["text"])["body"]
 
-    assert "no: " in inspect(desk, tokens["advertising_token"])["opened"]["opened"]
-    assert "no: " in inspect(desk, tokens["refresh_token"])["opened"]["opened"]
+    assert (
+        "no: " in inspect(desk, tokens["advertising_token"])["decrypted"]["decrypted"]
+    )
+    assert "no: " in inspect(desk, tokens["refresh_token"])["decrypted"]["decrypted"]
 
 
 def test_people_are_looked_up(desk: Any) -> None:
     """By email, phone or hash; a hash does not say of which it is."""
     found = inspect(desk, ADDRESS)
     hashed = inspect(desk, HASH)
-    assert found["opened"]["opted_out"] is False
-    assert hashed["opened"]["as_email_hash_raw_uid"] == found["opened"]["raw_uid"]
-    assert hashed["opened"]["as_phone_hash_raw_uid"]
-    assert "raw_uid" in inspect(desk, "+12025550123")["opened"]
+    assert found["decrypted"]["opted_out"] is False
+    assert hashed["decrypted"]["as_email_hash_raw_uid"] == found["decrypted"]["raw_uid"]
+    assert hashed["decrypted"]["as_phone_hash_raw_uid"]
+    assert "raw_uid" in inspect(desk, "+12025550123")["decrypted"]
     desk.operator.opt_out(ADDRESS)
 
-    assert inspect(desk, ADDRESS)["opened"]["opted_out"] is True
-    uid = found["opened"]["raw_uid"]
-    assert "opted_out_since" in inspect(desk, uid)["opened"]
+    assert inspect(desk, ADDRESS)["decrypted"]["opted_out"] is True
+    uid = found["decrypted"]["raw_uid"]
+    assert "opted_out_since" in inspect(desk, uid)["decrypted"]
 
 
 @pytest.mark.parametrize("value", ["", "?", "{", '{"body": 1}', "null", "[1]", "\x00"])
@@ -118,7 +120,7 @@ def test_what_is_nothing_known(desk: Any, value: str) -> None:
     found = inspect(desk, value)
 
     assert found["kinds"] == []
-    assert "opened" not in found
+    assert "decrypted" not in found
 
 
 def test_an_api_key_is_not_looked_up(desk: Any) -> None:

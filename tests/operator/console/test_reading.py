@@ -42,9 +42,9 @@ def test_a_sealed_call_is_opened(desk: Any) -> None:
     call = desk.last()
     request, reply = call["request"], call["reply"]
     assert request["text"] == '{\n  "email": "jané@example.com"\n}'
-    assert request["how"] == "Sealed with the client secret of everything."
+    assert request["how"] == "Encrypted with the client secret of everything."
     assert json.loads(reply["text"])["status"] == "success"
-    assert reply["how"] == "Sealed with the client secret of everything."
+    assert reply["how"] == "Encrypted with the client secret of everything."
     assert (request["json"], reply["json"]) == (True, True)
     assert 29_000 < call["at_ms"] - call["sent_ms"] < 32_000
     assert call["took_ms"] >= 0
@@ -62,7 +62,7 @@ def test_raw_bytes_are_opened(desk: Any) -> None:
 
     body = b64encode(bytes(50))
     desk.post(MAP, body, Content_Type="application/octet-stream")
-    assert desk.last()["request"]["how"].startswith("Not sealed, or not with")
+    assert desk.last()["request"]["how"].startswith("Not encrypted, or not with")
 
 
 def test_keys_are_asked_for_with_nothing(desk: Any) -> None:
@@ -98,7 +98,7 @@ def test_a_refresh_of_garbage_is_shown_as_it_is(desk: Any) -> None:
 
     call = desk.last()
     assert call["request"]["text"] == "<script>alert(1)</script>"
-    assert call["request"]["how"].endswith("cannot be opened: not base64.")
+    assert call["request"]["how"].endswith("cannot be decrypted: not base64.")
     assert "Invalid Token presented" in call["reason"]["said"]
 
 
@@ -150,19 +150,22 @@ def test_a_call_of_a_page_that_cannot_be_opened(desk: Any) -> None:
 
     desk.operator.fail_next(Fault(wrong_key=True))
     client_generate(desk)
-    assert desk.last()["reply"]["how"].startswith("Sealed with a key that does not")
+    assert desk.last()["reply"]["how"].startswith("Encrypted with a key that this")
 
 
 @pytest.mark.parametrize(
     ("fault", "how"),
     [
-        (Fault(wrong_key=True), "Sealed with a key that does not open it."),
+        (
+            Fault(wrong_key=True),
+            "Encrypted with a key that this sandbox does not know.",
+        ),
         (Fault(wrong_nonce=True), "everything. Its nonce is not the request's."),
         (Fault(drop=True), "Nothing was sent: the connection was closed."),
         (Fault(cut_after=5), "everything. Only its first 5 bytes were sent."),
         (Fault(status=503), "No body."),
-        (Fault(status=503, body="<b>busy</b>"), "Not sealed."),
-        (Fault(payload=b"{"), "Sealed with the client secret of everything."),
+        (Fault(status=503, body="<b>busy</b>"), "Not encrypted."),
+        (Fault(payload=b"{"), "Encrypted with the client secret of everything."),
     ],
 )
 def test_what_a_fault_does_is_told(desk: Any, fault: Fault, how: str) -> None:
@@ -286,5 +289,5 @@ def test_other_keys_secrets_are_tried(desk: Any) -> None:
     call = desk.last()
     assert call["status"] == 401
     assert call["client"] == "bidder"
-    assert call["request"]["how"] == "Sealed with the client secret of sharer."
+    assert call["request"]["how"] == "Encrypted with the client secret of sharer."
     assert b64decode(desk.operator.credentials["sharer"].client_secret)

@@ -1,5 +1,5 @@
-"""The sandbox's page: calls read decrypted, people, faults and time (docs/sandbox.md).
+"""The sandbox's page: decrypted calls, opt-outs, faults, clock (docs/sandbox.md).
 
-All of it works on what an operator has recorded; nothing is decrypted until someone
-looks, and nothing leaves the memory of the process.
+Calls are decrypted only when someone opens them, and nothing leaves the memory of the
+process.
 """

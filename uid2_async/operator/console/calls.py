@@ -15,22 +15,20 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async.errors import EnvelopeError
 from uid2_async.operator.client_side import (
-    open_client_generate_request,
+    decrypt_client_generate_request,
     parse_client_generate_request,
 )
 from uid2_async.operator.data import Client
-from uid2_async.operator.envelope import RequestEnvelopeError, open_request
-from uid2_async.operator.http_messages import BINARY, RefusedError, Reply
-from uid2_async.operator.indexes import ApiKeys, DataIndex
+from uid2_async.operator.envelope import RequestEnvelopeError, decrypt_request
+from uid2_async.operator.http_messages import BINARY, HttpReply, RefusedError
+from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.java import JavaJsonError, decode_utf8, parse
 from uid2_async.operator.minting import (
-    WRAPPED_CHARS,
     RefreshToken,
     RefreshTokenError,
-    open_refresh_token,
-    unwrap_refresh_token,
+    decrypt_refresh_token,
 )
-from uid2_async.operator.state import Call
+from uid2_async.operator.state import RecordedCall
 from uid2_async.protocol import base64
 from uid2_async.protocol.client_side import (
     CLIENT_GENERATE_PATH,
@@ -54,52 +52,33 @@ class KeyCheck(Enum):
     KNOWN = "a known API key"
 
 
-@attrs.frozen
-class Caller:
-    """The caller of a request, by its API key. The key itself is not stored.
-
-    Attributes:
-        check: What was in the header.
-        client: The owner of the key, even if it is disabled or lacks the role.
-    """
-
-    check: KeyCheck
-    client: Client | None = None
-
-
-def identify_caller(api_keys: ApiKeys, authorization: str | None) -> Caller:
-    """Return the caller of an ``Authorization`` header."""
-    client = api_keys.find(authorization)
-    if client is not None:
-        return Caller(KeyCheck.KNOWN, client)
+def check_key(client: Client | None, authorization: str | None) -> KeyCheck:
+    """Return what was in an ``Authorization`` header, whose key *client* owns."""
     header = (authorization or "").strip()
+    if client is not None:
+        return KeyCheck.KNOWN
     if not header:
-        return Caller(KeyCheck.MISSING)
-    bearer = header.lower().startswith("bearer ")
-    return Caller(KeyCheck.UNKNOWN if bearer else KeyCheck.MALFORMED)
+        return KeyCheck.MISSING
+    is_bearer = header.lower().startswith("bearer ")
+    return KeyCheck.UNKNOWN if is_bearer else KeyCheck.MALFORMED
 
 
 @attrs.frozen(kw_only=True)
 class Exchange:
-    """A request and its reply, as they were sent.
+    """A request and its reply, before a fault truncated or dropped it.
 
-    Attributes:
-        number: The number of the exchange, from 1.
-        at_ms: The operator's time at the call.
-        took_ms: The duration in ms.
-        call: The entry in the log of calls, whose headers do not contain the API key.
-        caller: The caller.
-        body: The body of the request.
-        reply: The reply before a fault truncated or dropped it.
+    *at_ms* is the operator's time. *client* owns the API key, even if it is disabled
+    or lacks the role. The key itself is not stored.
     """
 
     number: int = 0
     at_ms: int
     took_ms: float
-    call: Call
-    caller: Caller
+    call: RecordedCall
+    key_check: KeyCheck
+    client: Client | None = None
     body: bytes = attrs.field(repr=False)
-    reply: Reply = attrs.field(repr=False)
+    reply: HttpReply = attrs.field(repr=False)
 
     @property
     def size(self) -> int:
@@ -163,14 +142,11 @@ _HEAD_BYTES: Final = 8 + NONCE_BYTES
 
 
 @attrs.frozen
-class OpenedBody:
-    """A request or a reply.
+class DecryptedBody:
+    """A request or a reply: a sentence on how it was encrypted, and its content.
 
-    Attributes:
-        how: How it was encrypted, and with which key, as a sentence.
-        text: The content, with JSON indented. May be empty. Truncated somewhere after
-            :data:`CHARS_SHOWN`.
-        data: The JSON, or None if it is not JSON.
+    *text* has indented JSON, and is cut somewhere after :data:`CHARS_SHOWN`. *data* is
+    None if it is not JSON.
     """
 
     how: str
@@ -179,62 +155,58 @@ class OpenedBody:
 
 
 @attrs.frozen(kw_only=True)
-class OpenedCall:
+class DecryptedCall:
     """A decrypted call.
 
-    Attributes:
-        request: The request.
-        reply: The reply.
-        sent_ms: The caller's time in the envelope, or None.
-        sealed_by: The client whose secret decrypted the envelope, or None.
-        refresh_token: The refresh token that was sent, or None.
+    *sent_ms* is the caller's time in the envelope, and *encrypted_by* the client whose
+    secret decrypted it.
     """
 
-    request: OpenedBody
-    reply: OpenedBody
+    request: DecryptedBody
+    reply: DecryptedBody
     sent_ms: int | None = None
-    sealed_by: str | None = None
+    encrypted_by: str | None = None
     refresh_token: RefreshToken | None = None
 
 
-def open_call(exchange: Exchange, index: DataIndex) -> OpenedCall:
+def decrypt_call(exchange: Exchange, index: DataIndex) -> DecryptedCall:
     """Decrypt *exchange* with the operator's keys. Never raises."""
     path = exchange.call.path
     if exchange.call.method == "POST" and exchange.body:
         if path == REFRESH_PATH:
-            return _open_refresh(exchange, index)
+            return _decrypt_refresh(exchange, index)
         if path == CLIENT_GENERATE_PATH:
-            return _open_client_side(exchange, index)
-        return _open_sealed(exchange, index)
+            return _decrypt_client_side(exchange, index)
+        return _decrypt_envelope(exchange, index)
     body = (
-        _show_bytes(exchange.body, "Not sealed.")
+        _show_bytes(exchange.body, "Not encrypted.")
         if exchange.body
-        else OpenedBody("No body.")
+        else DecryptedBody("No body.")
     )
-    return OpenedCall(request=body, reply=_open_reply(exchange, None))
+    return DecryptedCall(request=body, reply=_decrypt_reply(exchange, None))
 
 
-def _open_sealed(exchange: Exchange, index: DataIndex) -> OpenedCall:
+def _decrypt_envelope(exchange: Exchange, index: DataIndex) -> DecryptedCall:
     """Decrypt an envelope, trying the client secrets of all API keys."""
-    client = exchange.caller.client
+    client = exchange.client
     others = (one for one in index.clients if one is not client)
     secret = None if client is None else client.secret
     for one in (*([] if client is None else [client]), *others):
         for data in _envelope_candidates(exchange):
             try:
-                opened = open_request(data, one.secret)
+                found = decrypt_request(data, one.secret)
             except RequestEnvelopeError:
                 continue
-            how = f"Sealed with the client secret of {one.name}."
-            return OpenedCall(
-                request=_show_bytes(opened.payload, how, empty=f"{how} It is empty."),
-                reply=_open_reply(exchange, secret, nonce=opened.nonce),
-                sent_ms=opened.sent_ms,
-                sealed_by=one.name,
+            how = f"Encrypted with the client secret of {one.name}."
+            return DecryptedCall(
+                request=_show_bytes(found.payload, how, empty=f"{how} It is empty."),
+                reply=_decrypt_reply(exchange, secret, nonce=found.nonce),
+                sent_ms=found.sent_ms,
+                encrypted_by=one.name,
             )
-    how = "Not sealed, or not with a client secret of this sandbox."
-    return OpenedCall(
-        request=_show_bytes(exchange.body, how), reply=_open_reply(exchange, secret)
+    how = "Not encrypted, or not with a client secret of this sandbox."
+    return DecryptedCall(
+        request=_show_bytes(exchange.body, how), reply=_decrypt_reply(exchange, secret)
     )
 
 
@@ -247,49 +219,49 @@ def _envelope_candidates(exchange: Exchange) -> Iterator[bytes]:
         yield decoded
 
 
-def _open_reply(
+def _decrypt_reply(
     exchange: Exchange, key: bytes | None, *, nonce: bytes | None = None
-) -> OpenedBody:
+) -> DecryptedBody:
     """Decrypt a reply. Replies to token/refresh have no time and no *nonce*."""
     fault = exchange.call.fault
     reply = exchange.reply
     if fault is not None and fault.drop:
-        return OpenedBody("Nothing was sent: the connection was closed.")
+        return DecryptedBody("Nothing was sent: the connection was closed.")
     cut = ""
     if fault is not None and fault.cut_after is not None:
         cut = f" Only its first {fault.cut_after} bytes were sent."
-    if not reply.sealed:
-        return _show_bytes(reply.body, f"Not sealed.{cut}", empty=f"No body.{cut}")
+    if not reply.encrypted:
+        return _show_bytes(reply.body, f"Not encrypted.{cut}", empty=f"No body.{cut}")
     data = reply.body if reply.content_type == BINARY else base64.decode(reply.body)
     inner = None if key is None else gcm_open(data or b"", AESGCM(key))
     if inner is None:
-        return OpenedBody(f"Sealed with a key that does not open it.{cut}")
+        return DecryptedBody(
+            f"Encrypted with a key that this sandbox does not know.{cut}"
+        )
     if exchange.call.path == REFRESH_PATH:
-        how = "Sealed with the refresh_response_key that came with the token."
+        how = "Encrypted with the refresh_response_key that came with the token."
         return _show_bytes(inner, how + cut)
-    how = f"Sealed with the client secret of {exchange.reply.client}."
+    how = f"Encrypted with the client secret of {exchange.reply.client}."
     if nonce is not None and inner[8:_HEAD_BYTES] != nonce:
         how += " Its nonce is not the request's."
     return _show_bytes(inner[_HEAD_BYTES:], how + cut)
 
 
-def _open_refresh(exchange: Exchange, index: DataIndex) -> OpenedCall:
+def _decrypt_refresh(exchange: Exchange, index: DataIndex) -> DecryptedCall:
     """Decrypt the refresh token, which is the whole request."""
     text = decode_utf8(exchange.body)
     key = token = None
     try:
-        if len(text) == WRAPPED_CHARS:
-            text, key = unwrap_refresh_token(text, index.keysets.key)
-        token = open_refresh_token(text, index.keysets.key)
+        token, key = decrypt_refresh_token(text, index.keysets.key)
     except RefreshTokenError as error:
-        how = f"A refresh token that cannot be opened: {error.reason.value}."
+        how = f"A refresh token that cannot be decrypted: {error.reason.value}."
         request = _show_bytes(exchange.body, how)
     else:
         fields = {"refresh_token": describe_refresh_token(token)}
-        how = "A refresh token, opened with the operator's own keys."
+        how = "A refresh token, decrypted with the operator's own keys."
         request = _show_json(fields, how)
-    reply = _open_reply(exchange, key)
-    return OpenedCall(request=request, reply=reply, refresh_token=token)
+    reply = _decrypt_reply(exchange, key)
+    return DecryptedCall(request=request, reply=reply, refresh_token=token)
 
 
 def describe_refresh_token(token: RefreshToken) -> dict[str, Any]:
@@ -307,40 +279,43 @@ def describe_refresh_token(token: RefreshToken) -> dict[str, Any]:
     }
 
 
-def _open_client_side(exchange: Exchange, index: DataIndex) -> OpenedCall:
+def _decrypt_client_side(exchange: Exchange, index: DataIndex) -> DecryptedCall:
     """Decrypt the payload with the subscription's private key."""
-    outer = _show_bytes(exchange.body, "Not opened: its payload is no one's here.")
-    closed = OpenedCall(request=outer, reply=_open_reply(exchange, None))
+    outer = _show_bytes(
+        exchange.body,
+        "The payload is not encrypted for a subscription of this sandbox.",
+    )
+    closed = DecryptedCall(request=outer, reply=_decrypt_reply(exchange, None))
     try:
         request = parse_client_generate_request(exchange.body)
         found = index.keypair(request.subscription_id)
         if found is None:
             return closed
-        fields, cipher = open_client_generate_request(request, found[1])
+        fields, cipher = decrypt_client_generate_request(request, found[1])
     except RefusedError:
         return closed
-    how = f"Its payload is sealed for the subscription {found[0].subscription_id}."
+    how = f"The payload is encrypted for the subscription {found[0].subscription_id}."
     asked = _show_json({**(outer.data or {}), "payload": fields}, how)
     reply = closed.reply
-    if exchange.reply.sealed:
+    if exchange.reply.encrypted:
         with suppress(EnvelopeError):
             payload = open_client_generate_reply(exchange.reply.body, cipher)
-            how = "Sealed with the key that page and operator have agreed on."
+            how = "Encrypted with the key that the page and the operator agreed on."
             reply = _show_bytes(payload, how)
-    return OpenedCall(request=asked, reply=reply)
+    return DecryptedCall(request=asked, reply=reply)
 
 
-def _show_bytes(data: bytes, how: str, *, empty: str = "Empty.") -> OpenedBody:
+def _show_bytes(data: bytes, how: str, *, empty: str = "Empty.") -> DecryptedBody:
     """Show *data* as JSON if possible, else as text."""
     if not data:
-        return OpenedBody(empty)
+        return DecryptedBody(empty)
     try:
         return _show_json(parse(data), how)
     except JavaJsonError:
-        return OpenedBody(how, data.decode("utf-8", "replace"))
+        return DecryptedBody(how, data.decode("utf-8", "replace"))
 
 
-def _show_json(data: Any, how: str) -> OpenedBody:
+def _show_json(data: Any, how: str) -> DecryptedBody:
     """Show indented JSON, truncated to what is shown."""
     pieces: list[str] = []
     size = 0
@@ -350,4 +325,4 @@ def _show_json(data: Any, how: str) -> OpenedBody:
         size += len(piece)
         if size > CHARS_SHOWN:
             break
-    return OpenedBody(how, "".join(pieces), data)
+    return DecryptedBody(how, "".join(pieces), data)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections import ChainMap
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import attrs
@@ -21,21 +22,14 @@ import msgspec
 
 from uid2_async.config import is_loopback
 from uid2_async.errors import InputError
-from uid2_async.models import (
-    Email,
-    EmailHash,
-    Identity,
-    Phone,
-    PhoneHash,
-    as_identity,
-)
+from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash, as_identity
 from uid2_async.operator.console import views
-from uid2_async.operator.console.calls import Exchange, ExchangeLog, identify_caller
+from uid2_async.operator.console.calls import Exchange, ExchangeLog, check_key
 from uid2_async.operator.console.views import inspection_view
 from uid2_async.operator.data import OperatorData
-from uid2_async.operator.http_messages import JSON, Reply, Request
+from uid2_async.operator.http_messages import JSON, HttpReply, HttpRequest
 from uid2_async.operator.indexes import DataIndex
-from uid2_async.operator.state import Call, Fault, OperatorState
+from uid2_async.operator.state import Fault, OperatorState, RecordedCall
 from uid2_async.protocol import base64
 
 if TYPE_CHECKING:
@@ -66,31 +60,26 @@ class Guard:
     def __init__(
         self, host: str, *, allowed_hosts: Collection[str] = (), token: str = ""
     ) -> None:
-        """Allow the address at which the operator listens.
+        """Allow the address *host* and *allowed_hosts*, other names of this machine.
 
-        Args:
-            host: The address.
-            allowed_hosts: Other names of this machine, such as that of a container.
-            token: The token that requests to these names must send as
-                ``Authorization: Bearer``. Without a token, they are rejected.
+        Requests to these names must send *token* as ``Authorization: Bearer``, and are
+        rejected without a token.
         """
         self._host = host.lower()
         self._local = is_loopback(self._host)
         self._allowed_hosts = {name.lower() for name in allowed_hosts}
         self._token = token
 
-    def refusal(self, request: Request, *, page: bool) -> str | None:
+    def refusal(self, request: HttpRequest, *, page: bool) -> str | None:
         """Return why *request* is rejected, or None.
 
-        Args:
-            request: The request.
-            page: Whether it is for the page itself, to which any site may link.
+        Any site may link to the *page* itself.
         """
         host = request.headers.get("Host", "")
         if _name_of(host) in self._allowed_hosts and not self._has_token(request):
             return "Send the token of the sandbox, as Authorization: Bearer TOKEN."
         if not self._is_own(host):
-            return "The Host header names another machine than this one."
+            return "The Host header does not name this machine."
         return None if page else _foreign_page(request)
 
     def _is_own(self, host: str) -> bool:
@@ -100,7 +89,7 @@ class Guard:
             return True
         return not self._local and (name == self._host or _is_address(name))
 
-    def _has_token(self, request: Request) -> bool:
+    def _has_token(self, request: HttpRequest) -> bool:
         """Return whether *request* carries the token."""
         sent = request.headers.get("Authorization", "").encode()
         expected = f"Bearer {self._token}".encode()
@@ -115,7 +104,7 @@ def _name_of(host: str) -> str:
         return ""
 
 
-def _foreign_page(request: Request) -> str | None:
+def _foreign_page(request: HttpRequest) -> str | None:
     """Return why a request is not from the console's own page, or None."""
     if request.headers.get("Sec-Fetch-Site", "none") not in _OWN_SITES:
         return "The request comes from another site."
@@ -143,15 +132,19 @@ _MAX_DELAY: Final = 600
 
 # The keys of the sample data are valid for this long.
 _MAX_CLOCK_OFFSET: Final = 3_650 * 86_400
-_T = TypeVar("_T")
+_OPT_OUTS_SHOWN: Final = 100
 
 
 class _Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A command of the page. Unknown fields are rejected."""
 
+    def run(self, console: Console) -> str | dict[str, Any]:
+        """Run the command, and return a message for the page, or a view.
 
-class NoArguments(_Command, frozen=True):
-    """A command without arguments."""
+        Raises:
+            InputError: If a field has a value that makes no sense.
+        """
+        raise NotImplementedError
 
 
 class SetOptOut(_Command, frozen=True):
@@ -169,8 +162,31 @@ class SetOptOut(_Command, frozen=True):
     kind: Literal["dii", "email_hash", "phone_hash"] = "dii"
     hash: Annotated[str, msgspec.Meta(max_length=100)] = ""
 
-    def read(self) -> Identity:
-        """Return the identity."""
+    def run(self, console: Console) -> str:
+        """Opt the person out or in, and describe the state."""
+        if self.hash:
+            if self.out or self.identity:
+                raise InputError("A hash can only be opted in, without an identity.")
+            flh = base64.decode(self.hash) or b""
+            who = console.names.get(flh, "This person")
+            console.index.opt_outs.remove(flh)
+            console.names.maps[0].pop(flh, None)
+            return f"{who} is opted in."
+        identity = self._identity()
+        flh = console.index.first_level_hash(identity)
+        if self.out:
+            console.operator.opt_out(identity)
+            console.names[flh] = identity.value
+        else:
+            console.operator.opt_in(identity)
+            console.names.maps[0].pop(flh, None)
+        is_out = console.index.opt_outs.is_out(flh, identity.identity_type)
+        state = "opted out" if is_out else "opted in"
+        if is_out is not self.out:
+            return f"{identity.value} is a test identity: always {state} for tokens."
+        return f"{identity.value} is {state}."
+
+    def _identity(self) -> Identity:
         text = self.identity.strip()
         if self.kind == "dii":
             return as_identity(text)
@@ -191,19 +207,15 @@ class ArmFault(_Command, frozen=True):
         float, msgspec.Meta(ge=-_MAX_CLOCK_OFFSET, le=_MAX_CLOCK_OFFSET)
     ] = 0.0
 
-    def read(self) -> Fault:
-        """Return the fault.
-
-        Raises:
-            InputError: If the fault does nothing.
-        """
+    def run(self, console: Console) -> str:
+        """Arm the fault."""
         fields = msgspec.structs.asdict(self)
-        fault = Fault(
-            **{name: fields[name] for name in fields.keys() - {"times", "path"}}
-        )
+        times, path = fields.pop("times"), fields.pop("path")
+        fault = Fault(**fields)
         if fault == Fault():
             raise InputError("This fault does nothing.")
-        return fault
+        console.operator.fail_next(fault, times, path=path)
+        return "Armed."
 
 
 class DisarmFault(_Command, frozen=True):
@@ -211,41 +223,74 @@ class DisarmFault(_Command, frozen=True):
 
     number: int
 
+    def run(self, console: Console) -> str:
+        """Disarm the fault."""
+        found = console.state.disarm(self.number)
+        return "Disarmed." if found else "It has already been injected."
+
 
 class SetClock(_Command, frozen=True):
-    """Move the clock, or reset it.
-
-    Attributes:
-        seconds: The number of seconds, negative to move back. None resets the clock.
-    """
+    """Move the clock by *seconds*, negative to move it back. None resets it."""
 
     seconds: (
         Annotated[float, msgspec.Meta(ge=-_MAX_CLOCK_OFFSET, le=_MAX_CLOCK_OFFSET)]
         | None
     )
 
-    def check(self, ahead_ms: int) -> None:
-        """Raise if there would be no keys for the time.
-
-        Raises:
-            InputError: If the clock would be off by more than ten years.
-        """
-        if abs(ahead_ms + (self.seconds or 0) * 1000) > _MAX_CLOCK_OFFSET * 1000:
+    def run(self, console: Console) -> str:
+        """Move the clock, but not to a time without keys."""
+        if self.seconds is None:
+            console.state.reset_clock()
+            return "Back to now."
+        ahead_ms = console.state.clock_offset_ms + self.seconds * 1000
+        if abs(ahead_ms) > _MAX_CLOCK_OFFSET * 1000:
             raise InputError("The clock can be off by ten years at most.")
+        console.operator.advance(self.seconds)
+        return "The clock is set."
 
 
 class InspectValue(_Command, frozen=True):
-    """Inspect a value."""
+    """Identify a value."""
 
     value: Annotated[str, msgspec.Meta(max_length=100_000)]
 
+    def run(self, console: Console) -> dict[str, Any]:
+        """Return what the value is."""
+        now_ms = console.state.now_ms()
+        return inspection_view(console.index, self.value, now_ms=now_ms)
 
-def parse_command(body: bytes, kind: type[_T]) -> _T:
-    """Parse a command.
 
-    Raises:
-        InputError: If it does not match *kind*. The message names only the position.
-    """
+class ResetOperator(_Command, frozen=True):
+    """Remove calls and faults, and restore the clock and the opt-outs."""
+
+    def run(self, console: Console) -> str:
+        """Reset the operator."""
+        console.operator.reset()
+        return "The sandbox is back in its initial state."
+
+
+class ClearCalls(_Command, frozen=True):
+    """Clear the list of calls, but not the operator's own log."""
+
+    def run(self, console: Console) -> str:
+        """Clear the list."""
+        console.exchanges.clear()
+        return "The list is empty."
+
+
+_COMMANDS: Final[Mapping[str, type[_Command]]] = {
+    "opt-out": SetOptOut,
+    "faults": ArmFault,
+    "disarm": DisarmFault,
+    "clock": SetClock,
+    "inspect": InspectValue,
+    "clear": ClearCalls,
+    "reset": ResetOperator,
+}
+
+
+def _parse_command(body: bytes, kind: type[_Command]) -> _Command:
+    """Parse a command, or raise an error that names only the position."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -253,82 +298,7 @@ def parse_command(body: bytes, kind: type[_T]) -> _T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         field = ""
     where = f" at {field}" if field.isidentifier() else ""
-    raise InputError(f"This is not what the console takes{where}.")
-
-
-_OPT_OUTS_SHOWN: Final = 100
-
-
-class OptOutList:
-    """The opt-outs, with the email addresses and phone numbers that were typed here."""
-
-    def __init__(
-        self, data: OperatorData, index: DataIndex, operator: LocalOperator
-    ) -> None:
-        """Start with the opt-outs in *data*."""
-        self._index = index
-        self._operator = operator
-        self._initial: dict[bytes, str] = {}
-        for record in data.opt_outs:
-            text = record.email if record.email is not None else record.phone or ""
-            one = Email(text) if record.email is not None else Phone(text)
-            self._initial[index.first_level_hash(one)] = text
-        self._typed: dict[bytes, str] = {}
-
-    def reset(self) -> None:
-        """Remove the names that were typed."""
-        self._typed.clear()
-
-    def _name(self, flh: bytes) -> str | None:
-        """Return the name of a person, or None if it was never typed here."""
-        return self._typed.get(flh, self._initial.get(flh))
-
-    def view(self) -> dict[str, Any]:
-        """List the opt-outs, latest first, and count them."""
-        everyone = self._index.opt_outs.listed
-        opt_outs = [
-            {
-                "hash": base64.encode_text(flh),
-                "name": self._name(flh),
-                "since_ms": since * 1000,
-            }
-            for flh, since in everyone[:_OPT_OUTS_SHOWN]
-        ]
-        return {"opt_outs": opt_outs, "opt_out_count": len(everyone)}
-
-    def apply(self, command: SetOptOut) -> dict[str, Any]:
-        """Opt a person out or in.
-
-        Returns:
-            A message for the page.
-
-        Raises:
-            InputError: If the identity is missing or invalid.
-        """
-        if command.hash:
-            if command.out or command.identity:
-                raise InputError("A hash alone can be opted in, and nothing else.")
-            flh = base64.decode(command.hash) or b""
-            who = self._name(flh) or "This person"
-            self._index.opt_outs.remove(flh)
-            self._typed.pop(flh, None)
-            return {"message": f"{who} is opted in."}
-        return {"message": self._switch(command.read(), out=command.out)}
-
-    def _switch(self, identity: Identity, *, out: bool) -> str:
-        """Opt *identity* out or in, and describe its state."""
-        flh = self._index.first_level_hash(identity)
-        if out:
-            self._operator.opt_out(identity)
-            self._typed[flh] = identity.value
-        else:
-            self._operator.opt_in(identity)
-            self._typed.pop(flh, None)
-        is_out = self._index.opt_outs.is_out(flh, identity.identity_type)
-        state = "opted out" if is_out else "opted in"
-        if is_out is not out:
-            return f"{identity.value} is a test identity: always {state} for tokens."
-        return f"{identity.value} is {state}."
+    raise InputError(f"The command is not valid{where}.")
 
 
 _PREFIX: Final = "/_console"
@@ -345,7 +315,12 @@ _PAGE: Final = files("uid2_async.operator.console") / "page"
 
 
 class Console:
-    """Shows what an operator does, and controls it."""
+    """Shows what an operator does, and controls it.
+
+    Attributes:
+        names: The email addresses and phone numbers that were typed here, and those of
+            the initial opt-outs, by first-level hash.
+    """
 
     def __init__(
         self,
@@ -357,15 +332,20 @@ class Console:
         guard: Guard,
     ) -> None:
         """Control *operator* by its methods, for requests that *guard* accepts."""
-        self._operator = operator
-        self._exchanges = ExchangeLog()
+        self.operator: LocalOperator = operator
+        self.index: DataIndex = index
+        self.state: OperatorState = state
+        self.exchanges: ExchangeLog = ExchangeLog()
         self._data = data
-        self._index = index
-        self._state = state
         self._guard = guard
-        self._opt_outs = OptOutList(data, index, operator)
         # Distinguishes this operator from the next one at the same port.
         self._run = index.random(8).hex()
+        initial: dict[bytes, str] = {}
+        for record in data.opt_outs:
+            text = record.email if record.email is not None else record.phone or ""
+            one = Email(text) if record.email is not None else Phone(text)
+            initial[index.first_level_hash(one)] = text
+        self.names: ChainMap[bytes, str] = ChainMap({}, initial)
 
     def owns(self, method: str, path: str) -> bool:
         """Return whether a request is for the console, not for the operator."""
@@ -374,52 +354,66 @@ class Console:
         return path == _PREFIX or path.startswith(f"{_PREFIX}/")
 
     def record(
-        self, call: Call, request: Request, reply: Reply, *, now_ms: int, took: float
+        self,
+        call: RecordedCall,
+        request: HttpRequest,
+        reply: HttpReply,
+        *,
+        now_ms: int,
+        took: float,
     ) -> None:
         """Keep a call of the operator for the page.
 
         *now_ms* is the operator's clock, and *took* the duration in seconds.
         """
         authorization = request.header("Authorization")
+        client = self.index.api_keys.find(authorization)
         exchange = Exchange(
             at_ms=now_ms,
             took_ms=took * 1000,
             call=call,
-            caller=identify_caller(self._index.api_keys, authorization),
+            key_check=check_key(client, authorization),
+            client=client,
             body=request.body,
             reply=reply,
         )
-        self._exchanges.add(exchange)
+        self.exchanges.add(exchange)
 
     def reset(self) -> None:
         """Remove the calls and the typed names."""
-        self._exchanges.clear()
-        self._opt_outs.reset()
+        self.exchanges.clear()
+        self.names.maps[0].clear()
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: HttpRequest) -> HttpReply:
         """Answer a request for the console."""
         why = self._guard.refusal(request, page=request.path == "/")
         reply = self._route(request) if why is None else _error(403, why)
         return attrs.evolve(reply, headers={**SECURITY_HEADERS, **reply.headers})
 
-    def _route(self, request: Request) -> Reply:
+    def _route(self, request: HttpRequest) -> HttpReply:
         """Dispatch a request to a command, a file or a view."""
         name = request.path.removeprefix(f"{_PREFIX}/")
-        if name in self._commands:
-            if request.method != "POST":
-                return _no_method("POST")
+        allowed = "POST" if name in _COMMANDS else "GET"
+        if request.method != allowed:
+            reply = _error(405, f"Use {allowed}.")
+            return attrs.evolve(reply, headers={"Allow": allowed})
+        if name in _COMMANDS:
             return self._run_command(name, request.body)
-        if request.method != "GET":
-            return _no_method("GET")
         if request.path in _FILES:
             file, kind = _FILES[request.path]
             body = (_PAGE / file).read_bytes()
-            return Reply(status=200, content_type=kind, body=body)
+            return HttpReply(status=200, content_type=kind, body=body)
         return self._show(name, request.headers.get("Host", ""))
 
-    # --- looking ----------------------------------------------------------------------
+    def _run_command(self, name: str, body: bytes) -> HttpReply:
+        """Run a command, or return what is wrong with it."""
+        try:
+            done = _parse_command(body, _COMMANDS[name]).run(self)
+        except InputError as error:
+            return _error(400, error.message)
+        return _json({"message": done} if isinstance(done, str) else done)
 
-    def _show(self, name: str, host: str) -> Reply:
+    def _show(self, name: str, host: str) -> HttpReply:
         """Return the view *name*, which may end with a number."""
         if name == "operator":
             return _json(views.operator_view(self._data, f"http://{host}"))
@@ -427,92 +421,38 @@ class Console:
         if _NUMBER.fullmatch(number):
             if what == "updates":
                 return _json(self._updates(int(number)))
-            exchange = self._exchanges.find(int(number)) if what == "calls" else None
+            exchange = self.exchanges.find(int(number)) if what == "calls" else None
             if exchange is not None:
-                return _json(views.call_view(exchange, self._index))
+                return _json(views.call_view(exchange, self.index))
         return _error(404, "There is no such view, or the call is no longer kept.")
 
     def _updates(self, after: int) -> dict[str, Any]:
         """Return what has changed since call number *after*."""
+        everyone = self.index.opt_outs.listed
         return {
             "run": self._run,
-            "now_ms": self._state.now_ms(),
-            "ahead_ms": self._state.clock_offset_ms,
-            "first": self._exchanges.first,
-            "calls": [views.call_summary(one) for one in self._exchanges.after(after)],
-            "armed": [views.armed_view(one) for one in self._state.armed],
-            **self._opt_outs.view(),
+            "now_ms": self.state.now_ms(),
+            "ahead_ms": self.state.clock_offset_ms,
+            "first": self.exchanges.first,
+            "calls": [views.call_summary(one) for one in self.exchanges.after(after)],
+            "armed": [views.armed_view(one) for one in self.state.armed],
+            "opt_out_count": len(everyone),
+            "opt_outs": [
+                {
+                    "hash": base64.encode_text(flh),
+                    "name": self.names.get(flh),
+                    "since_ms": since * 1000,
+                }
+                for flh, since in everyone[:_OPT_OUTS_SHOWN]
+            ],
         }
 
-    # --- doing ------------------------------------------------------------------------
 
-    def _run_command(self, name: str, body: bytes) -> Reply:
-        """Run a command, or return what is wrong with it."""
-        kind, act = self._commands[name]
-        try:
-            return _json(act(self, parse_command(body, kind)))
-        except InputError as error:
-            return _error(400, error.message)
-
-    def _set_opt_out(self, command: SetOptOut) -> dict[str, Any]:
-        """Opt a person out or in."""
-        return self._opt_outs.apply(command)
-
-    def _arm(self, command: ArmFault) -> dict[str, Any]:
-        """Arm a fault."""
-        self._operator.fail_next(command.read(), command.times, path=command.path)
-        return {"message": "Armed."}
-
-    def _disarm(self, command: DisarmFault) -> dict[str, Any]:
-        """Disarm a fault."""
-        found = self._state.disarm(command.number)
-        return {"message": "Disarmed." if found else "It has hit already."}
-
-    def _set_clock(self, command: SetClock) -> dict[str, Any]:
-        """Move the clock, or reset it."""
-        if command.seconds is None:
-            self._state.reset_clock()
-            return {"message": "Back to now."}
-        command.check(self._state.clock_offset_ms)
-        self._operator.advance(command.seconds)
-        return {"message": "The clock is set."}
-
-    def _inspect(self, command: InspectValue) -> dict[str, Any]:
-        """Identify a value."""
-        return inspection_view(self._index, command.value, now_ms=self._state.now_ms())
-
-    def _reset(self, _command: NoArguments) -> dict[str, Any]:
-        """Remove calls and faults, and restore the clock and the opt-outs."""
-        self._operator.reset()
-        return {"message": "The sandbox is as it was at its start."}
-
-    def _clear(self, _command: NoArguments) -> dict[str, Any]:
-        """Clear the list of calls, but not the operator's own log."""
-        self._exchanges.clear()
-        return {"message": "The list is empty."}
-
-    _commands: Final[Mapping[str, tuple[type[Any], Callable[..., dict[str, Any]]]]] = {
-        "opt-out": (SetOptOut, _set_opt_out),
-        "faults": (ArmFault, _arm),
-        "disarm": (DisarmFault, _disarm),
-        "clock": (SetClock, _set_clock),
-        "inspect": (InspectValue, _inspect),
-        "clear": (NoArguments, _clear),
-        "reset": (NoArguments, _reset),
-    }
-
-
-def _json(fields: Mapping[str, Any]) -> Reply:
+def _json(fields: Mapping[str, Any]) -> HttpReply:
     """Reply with JSON in ASCII, because a request may hold lone surrogates."""
-    return Reply(status=200, content_type=JSON, body=json.dumps(fields).encode())
+    return HttpReply(status=200, content_type=JSON, body=json.dumps(fields).encode())
 
 
-def _error(status: int, message: str) -> Reply:
+def _error(status: int, message: str) -> HttpReply:
     """Reply with an error."""
     return attrs.evolve(_json({"error": message}), status=status)
-
-
-def _no_method(allowed: str) -> Reply:
-    """Reply to a request with the wrong method."""
-    reply = _error(405, f"Use {allowed}.")
-    return attrs.evolve(reply, headers={"Allow": allowed})

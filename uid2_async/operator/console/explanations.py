@@ -7,12 +7,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-import attrs
-
 from uid2_async.operator import dispatch
-from uid2_async.operator.console.calls import Exchange, KeyCheck, OpenedCall
-from uid2_async.operator.data import Settings
-from uid2_async.operator.http_messages import Reply
+from uid2_async.operator.console.calls import DecryptedCall, Exchange, KeyCheck
+from uid2_async.operator.data import OperatorSettings
+from uid2_async.operator.http_messages import HttpReply
 from uid2_async.operator.state import Fault
 from uid2_async.protocol.tokens import REFRESH_PATH
 
@@ -58,43 +56,45 @@ def _fault_parts(fault: Fault) -> tuple[str, ...]:
     )
 
 
-@attrs.frozen
-class Explanation:
-    """Why a call failed, or returned no tokens.
-
-    Attributes:
-        text: What it means and what to do, in plain words.
-        said: What the operator said.
-        failed: False if the call succeeded, and the answer was no.
-    """
-
-    text: str
-    said: str
-    failed: bool = True
-
-
 def explain(
-    exchange: Exchange, reading: OpenedCall, settings: Settings
-) -> Explanation | None:
-    """Return why *exchange* failed, or None if it did not."""
-    call = exchange.call
-    fault = call.fault
-    if fault is not None and (fault.drop or fault.status is not None):
-        return Explanation(
-            f"You armed it: {format_fault(fault)}.",
-            _operator_message(exchange, reading),
-        )
-    if call.status == 200:  # noqa: PLR2004 - an HTTP status reads best as its number
-        return _explain_success(exchange, reading)
-    if call.status == 204:  # noqa: PLR2004 - as above
+    exchange: Exchange, reading: DecryptedCall, settings: OperatorSettings
+) -> dict[str, Any] | None:
+    """Return why *exchange* failed, in plain words and in the operator's, or None.
+
+    ``failed`` is False if the call succeeded, and the answer was no.
+    """
+    status, fault = exchange.call.status, exchange.call.fault
+    armed = "" if fault is None else f"You armed it: {format_fault(fault)}."
+    is_success = status == 200  # noqa: PLR2004 - an HTTP status reads best as its number
+    text: str | None
+    if fault is not None and _hides_reply(fault, is_success=is_success):
+        text, failed = armed, True
+    elif is_success:
+        text, failed = _STATUS_WORDS.get(str(_fields(reading).get("status"))), False
+    elif status == 204:  # noqa: PLR2004 - as above
         return None
-    text = _explain_refusal(exchange, reading, settings)
-    if fault is not None:
-        text = f"You armed it: {format_fault(fault)}. {text}"
-    return Explanation(text, _operator_message(exchange, reading))
+    else:
+        refusal = _explain_refusal(exchange, reading, settings)
+        text, failed = f"{armed} {refusal}".lstrip(), True
+    if text is None:
+        return None
+    said = _operator_message(exchange, reading)
+    return {"said": said, "text": text, "failed": failed}
 
 
-def _operator_message(exchange: Exchange, reading: OpenedCall) -> str:
+def _hides_reply(fault: Fault, *, is_success: bool) -> bool:
+    """Return whether *fault* keeps clients from reading the operator's own reply."""
+    if fault.drop or fault.status is not None:
+        return True
+    return is_success and (
+        fault.cut_after is not None
+        or fault.wrong_key
+        or fault.wrong_nonce
+        or fault.payload is not None
+    )
+
+
+def _operator_message(exchange: Exchange, reading: DecryptedCall) -> str:
     """Repeat what the operator said, without its links."""
     if not exchange.call.status:
         return "No answer"
@@ -104,7 +104,7 @@ def _operator_message(exchange: Exchange, reading: OpenedCall) -> str:
     return f"HTTP {exchange.call.status} {said}".rstrip()
 
 
-def _fields(reading: OpenedCall) -> dict[str, Any]:
+def _fields(reading: DecryptedCall) -> dict[str, Any]:
     """Return the reply's JSON object, or an empty one."""
     data = reading.reply.data
     return data if isinstance(data, dict) else {}
@@ -121,24 +121,8 @@ _STATUS_WORDS: Final = {
 }
 
 
-def _explain_success(exchange: Exchange, reading: OpenedCall) -> Explanation | None:
-    """Explain a 200 without success, or a fault that makes it unreadable."""
-    fault = exchange.call.fault
-    said = _operator_message(exchange, reading)
-    if fault is not None and _is_unreadable(fault):
-        return Explanation(f"You armed it: {format_fault(fault)}.", said)
-    text = _STATUS_WORDS.get(str(_fields(reading).get("status")))
-    return None if text is None else Explanation(text, said, failed=False)
-
-
-def _is_unreadable(fault: Fault) -> bool:
-    """Return whether a client cannot read a 200 with *fault*."""
-    cut = fault.cut_after is not None
-    return cut or fault.wrong_key or fault.wrong_nonce or fault.payload is not None
-
-
 def _explain_refusal(
-    exchange: Exchange, reading: OpenedCall, settings: Settings
+    exchange: Exchange, reading: DecryptedCall, settings: OperatorSettings
 ) -> str:
     """Explain a status other than 200."""
     status = exchange.call.status
@@ -172,15 +156,15 @@ _BY_STATUS: Final = {
 }
 
 
-def _explain_key(exchange: Exchange, settings: Settings) -> str:
+def _explain_key(exchange: Exchange, settings: OperatorSettings) -> str:
     """Return why an API key was rejected, which a real operator does not say."""
-    client = exchange.caller.client
+    client = exchange.client
     if client is None:
-        return _KEY_CHECKS[exchange.caller.check]
+        return _KEY_CHECKS[exchange.key_check]
     if client.disabled:
         return f"The key of {client.name} is disabled."
     endpoint = dispatch.find("POST", exchange.call.path, settings)
-    needed = frozenset() if isinstance(endpoint, Reply) else endpoint.roles
+    needed = frozenset() if isinstance(endpoint, HttpReply) else endpoint.roles
     has = ", ".join(sorted(client.roles)) or "no role"
     return (
         f"The key of {client.name} has {has}. This call needs "
@@ -198,13 +182,13 @@ _KEY_CHECKS: Final = {
 }
 
 
-def _explain_secret(exchange: Exchange, reading: OpenedCall) -> str:
-    """Explain whose secret sealed a request."""
-    owner = exchange.caller.client.name if exchange.caller.client else "the key"
-    if reading.sealed_by is not None and reading.sealed_by != owner:
+def _explain_secret(exchange: Exchange, reading: DecryptedCall) -> str:
+    """Explain whose secret encrypted a request."""
+    owner = exchange.client.name if exchange.client else "the key"
+    if reading.encrypted_by is not None and reading.encrypted_by != owner:
         return (
             f"The API key belongs to {owner}, but the request is encrypted with the "
-            f"client secret of {reading.sealed_by}. Use the secret of the same key."
+            f"client secret of {reading.encrypted_by}. Use the secret of the same key."
         )
     return (
         f"The request is not encrypted with the client secret of {owner}, nor with any "
@@ -223,7 +207,7 @@ def _explain_time(exchange: Exchange, sent_ms: int) -> str:
     )
 
 
-def _explain_refresh(exchange: Exchange, reading: OpenedCall) -> str:
+def _explain_refresh(exchange: Exchange, reading: DecryptedCall) -> str:
     """Explain what the operator does not tell callers without an API key."""
     token = reading.refresh_token
     if token is None:

@@ -26,10 +26,10 @@ from uid2_async.models import (
 from uid2_async.operator.console.calls import (
     CALLS_KEPT,
     CHARS_SHOWN,
+    DecryptedBody,
     Exchange,
-    OpenedBody,
+    decrypt_call,
     describe_refresh_token,
-    open_call,
 )
 from uid2_async.operator.console.explanations import explain, format_fault
 from uid2_async.operator.data import Credentials, OperatorData
@@ -40,24 +40,19 @@ from uid2_async.operator.indexes import (
     OPTED_OUT_ON_REFRESH,
     DataIndex,
 )
-from uid2_async.operator.minting import (
-    WRAPPED_CHARS,
-    RefreshTokenError,
-    open_refresh_token,
-    unwrap_refresh_token,
-)
+from uid2_async.operator.minting import RefreshTokenError, decrypt_refresh_token
 from uid2_async.operator.state import ArmedFault
 from uid2_async.protocol.inspection import ValueKind, describe, inspect_value
 from uid2_async.protocol.token_codec import CLIENT_SIDE_GENERATED, open_token
 from uid2_async.protocol.wire import iso
 
-_HEADERS_KEPT_BACK: Final = frozenset({"cookie"})
+_HIDDEN_HEADERS: Final = frozenset({"cookie"})
 
 
 def call_summary(exchange: Exchange) -> dict[str, Any]:
     """Summarize a call."""
     call = exchange.call
-    known = exchange.caller.client
+    known = exchange.client
     return {
         "number": exchange.number,
         "at_ms": exchange.at_ms,
@@ -73,8 +68,7 @@ def call_summary(exchange: Exchange) -> dict[str, Any]:
 
 def call_view(exchange: Exchange, index: DataIndex) -> dict[str, Any]:
     """Decrypt a call, and explain why it failed."""
-    reading = open_call(exchange, index)
-    reason = explain(exchange, reading, index.settings)
+    reading = decrypt_call(exchange, index)
     call = exchange.call
     reply = exchange.reply
     answered = dict(reply.headers)
@@ -84,23 +78,21 @@ def call_view(exchange: Exchange, index: DataIndex) -> dict[str, Any]:
         **call_summary(exchange),
         "client_version": call.client_version,
         "trace_id": call.trace_id,
-        "key": exchange.caller.check.value,
+        "key": exchange.key_check.value,
         "sent_ms": reading.sent_ms,
-        "reason": None
-        if reason is None
-        else {"said": reason.said, "text": reason.text, "failed": reason.failed},
+        "reason": explain(exchange, reading, index.settings),
         "request": _body_view(reading.request, len(exchange.body)),
         "reply": _body_view(reading.reply, len(reply.body)),
         "request_headers": [
             [name, value]
             for name, value in sorted(call.headers.items())
-            if name not in _HEADERS_KEPT_BACK
+            if name not in _HIDDEN_HEADERS
         ],
         "reply_headers": sorted([name.lower(), one] for name, one in answered.items()),
     }
 
 
-def _body_view(part: OpenedBody, size: int) -> dict[str, Any]:
+def _body_view(part: DecryptedBody, size: int) -> dict[str, Any]:
     """Show a request or a reply, truncated if it is very long."""
     return {
         "how": part.how,
@@ -175,13 +167,13 @@ def _both_types(identities: dict[IdentityType, str]) -> list[str]:
     return [identities[kind] for kind in IdentityType]
 
 
-_Opener: TypeAlias = Callable[[DataIndex, str, int], dict[str, Any]]
+_Reader: TypeAlias = Callable[[DataIndex, str, int], dict[str, Any]]
 
 
 def inspection_view(index: DataIndex, value: str, *, now_ms: int) -> dict[str, Any]:
     """Describe *value* like :func:`uid2_async.protocol.inspection.describe`.
 
-    The field ``opened`` adds what only this operator knows.
+    The field ``decrypted`` adds what only this operator knows.
     """
     value = _unwrap_reply(value)
     report = describe(inspect_value(value, now_ms=now_ms))
@@ -191,9 +183,9 @@ def inspection_view(index: DataIndex, value: str, *, now_ms: int) -> dict[str, A
     if parts:
         tokens = IdentityTokens.from_json(text)
         for name in parts:
-            _add_opened(report[name], getattr(tokens, name), index, now_ms)
+            _add_decrypted(report[name], getattr(tokens, name), index, now_ms)
     else:
-        _add_opened(report, text, index, now_ms)
+        _add_decrypted(report, text, index, now_ms)
     return report
 
 
@@ -206,23 +198,25 @@ def _unwrap_reply(value: str) -> str:
     return json.dumps(body) if isinstance(body, dict) else value
 
 
-def _add_opened(
+def _add_decrypted(
     report: dict[str, Any], text: str, index: DataIndex, now_ms: int
 ) -> None:
     """Add what only the operator knows to the report of one value."""
     for kind in report["kinds"]:
-        opener = _OPENERS.get(kind)
-        found = None if opener is None else opener(index, text, now_ms)
+        reader = _READERS.get(kind)
+        found = None if reader is None else reader(index, text, now_ms)
         if found:
-            report["opened"] = {**report.get("opened", {}), **found}
+            report["decrypted"] = {**report.get("decrypted", {}), **found}
 
 
-def _open_advertising_token(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
+def _decrypt_advertising_token(
+    index: DataIndex, text: str, now_ms: int
+) -> dict[str, Any]:
     """Decrypt an advertising token."""
     try:
         token = open_token(text, index.keysets.key)
     except TokenError:
-        return {"opened": "no: it is not sealed with keys of this sandbox"}
+        return {"decrypted": "no: it is not encrypted with keys of this sandbox"}
     created = token.created_ms
     return {
         "site_id": token.site_id,
@@ -235,14 +229,12 @@ def _open_advertising_token(index: DataIndex, text: str, now_ms: int) -> dict[st
     }
 
 
-def _open_refresh_token(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
+def _decrypt_refresh_token(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
     """Decrypt a refresh token."""
     try:
-        if len(text) == WRAPPED_CHARS:
-            text, _ = unwrap_refresh_token(text, index.keysets.key)
-        token = open_refresh_token(text, index.keysets.key)
+        token, _ = decrypt_refresh_token(text, index.keysets.key)
     except RefreshTokenError as error:
-        return {"opened": f"no: {error.reason.value}"}
+        return {"decrypted": f"no: {error.reason.value}"}
     out = index.opt_outs.is_out_on_refresh(token.first_level_hash, token.identity_type)
     fields = describe_refresh_token(token)
     return {**fields, "expired": token.expires_ms < now_ms, "opted_out": out}
@@ -254,9 +246,7 @@ def _look_up_raw_uid(index: DataIndex, text: str, _now_ms: int) -> dict[str, Any
     return {} if since is None else {"opted_out_since": iso(since)}
 
 
-def _identity_opener(
-    *makers: type[Email | Phone | EmailHash | PhoneHash],
-) -> _Opener:
+def _identity_reader(*makers: type[Email | Phone | EmailHash | PhoneHash]) -> _Reader:
     """Return a function that looks up a text as each kind of identity."""
 
     def read(index: DataIndex, text: str, now_ms: int) -> dict[str, Any]:
@@ -283,13 +273,13 @@ def look_up(index: DataIndex, identity: Identity, *, now_ms: int) -> dict[str, A
     }
 
 
-_OPENERS: Final[Mapping[str, _Opener]] = {
-    ValueKind.ADVERTISING_TOKEN: _open_advertising_token,
-    ValueKind.REFRESH_TOKEN: _open_refresh_token,
+_READERS: Final[Mapping[str, _Reader]] = {
+    ValueKind.ADVERTISING_TOKEN: _decrypt_advertising_token,
+    ValueKind.REFRESH_TOKEN: _decrypt_refresh_token,
     ValueKind.RAW_UID: _look_up_raw_uid,
-    ValueKind.EMAIL: _identity_opener(Email),
-    ValueKind.PHONE: _identity_opener(Phone),
-    ValueKind.HASH: _identity_opener(EmailHash, PhoneHash),
+    ValueKind.EMAIL: _identity_reader(Email),
+    ValueKind.PHONE: _identity_reader(Phone),
+    ValueKind.HASH: _identity_reader(EmailHash, PhoneHash),
 }
 
 _CONTAINER_URL = "http://uid2-sandbox:8080"

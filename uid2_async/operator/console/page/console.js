@@ -173,7 +173,7 @@ async function open(details, number) {
   const place = make("div", { class: "opened", "aria-busy": "true" });
   details.append(place);
   try {
-    place.replaceChildren(...opened(await ask(`calls/${number}`)));
+    place.replaceChildren(...describe(await ask(`calls/${number}`)));
   } catch (error) {
     place.replaceChildren(make("p", { class: "faint" },
       error instanceof TypeError ? "The sandbox does not answer." : error.message));
@@ -181,7 +181,7 @@ async function open(details, number) {
   place.removeAttribute("aria-busy");
 }
 
-function opened(call) {
+function describe(call) {
   const found = [];
   if (call.reason) {
     found.push(make("div", { class: call.reason.failed ? "reason" : "reason mild" },
@@ -355,7 +355,7 @@ function shown(name, value) {
 /** Show what was inspected: its own fields, what the operator knows, and the parts. */
 function report(fields, title) {
   const found = [make("p", { class: "what" }, label(title + (fields.kinds.join(" or ") || "nothing known")))];
-  const pairs = Object.entries({ ...fields, ...fields.opened })
+  const pairs = Object.entries({ ...fields, ...fields.decrypted })
     .filter(([name, value]) => !["kinds", "notes", "length"].includes(name) && typeof value !== "object");
   if (pairs.length) found.push(make("dl", { class: "found" }, ...pairs.flatMap(([name, value]) => [
     make("dt", {}, label(name)),
