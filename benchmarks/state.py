@@ -83,16 +83,16 @@ async def job(title: str, path: Path, rows: int) -> None:
     """Do what a job does with its state."""
     now = START + timedelta(days=DAYS[title])
     async with MappingState(path, clock=lambda: now) as state:
-        run = await state.begin(scope=IdentityScope.UID2, operator="o", job=title)
+        run = await state.start_run(scope=IdentityScope.UID2, operator="o", job=title)
         is_refresh = title.startswith("refresh")
         for keys in () if is_refresh else identities(rows, BATCH):
-            await state.stage(run, EMAIL, keys)
+            await state.stage(EMAIL, keys)
         selection = StateSelection.due() if is_refresh else StateSelection.staged()
         asked = await ask(state, run, selection, 7 if is_refresh else 1)
         assert asked == (0 if title == "nothing due" else rows)
         for keys in () if is_refresh else identities(rows, LOOK_UP):
             await state.look_up(EMAIL, keys)
-        changes = await drain(state.pending_changes(run))
+        changes = await drain(state.pending_changes())
         assert changes == asked
         await state.finish(run, exported=True)
 

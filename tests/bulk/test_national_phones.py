@@ -16,10 +16,10 @@ import pytest
 from uid2_async import MappingState, Phone, UID2Client
 from uid2_async.bulk.columns import NationalPhones, find_identifiers
 from uid2_async.bulk.estimate import estimate_file
+from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.jobs import map_file
 from uid2_async.bulk.options import MapOptions
 from uid2_async.bulk.paths import FileFormatOptions
-from uid2_async.bulk.text import open_reader
 from uid2_async.errors import ConfigError, InputError, JobError
 from uid2_async.models import MappedUID
 from uid2_async.operator import LocalOperator
@@ -310,7 +310,7 @@ def test_steps_are_smaller(tmp_path: Path) -> None:
         columns = find_identifiers(
             reader.header, column="tel", kind="phone", several={}, phones=phones
         )
-        reader.want(columns.wanted)
+        reader.select(columns.wanted)
         steps: list[int] = []
         while reader.load():
             while (rows := reader.take(columns.step_rows)) is not None:

@@ -22,13 +22,7 @@ from uid2_async.bulk.paths import (
     place,
     write_beside,
 )
-from uid2_async.bulk.private_files import (
-    DISK,
-    Disk,
-    attempt,
-    open_private,
-    sync_file,
-)
+from uid2_async.bulk.private_files import DISK, Disk, attempt, open_private, sync_file
 from uid2_async.errors import InputError
 
 T = TypeVar("T")
@@ -220,7 +214,7 @@ class ArrowReader:
         """The approximate number of bytes read from the file."""
         return self._size * self._rows // self._total if self._total else 0
 
-    def want(
+    def select(
         self,
         columns: Sequence[str],
         keys: Sequence[str] = (),

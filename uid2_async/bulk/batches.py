@@ -7,7 +7,7 @@ runs only if they are not all new, valid and of one kind.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice, repeat
 from typing import Any, Final, Protocol, TypeAlias
@@ -84,6 +84,15 @@ class IdentityColumn:
         for row, kind in enumerate(self.kinds):
             rows[kind].append(row)
         return rows.items()
+
+    def identities_by_kind(
+        self, endpoint: Endpoint
+    ) -> Iterator[tuple[IdentityKind, Sequence[int], Sequence[bytes | None]]]:
+        """Yield each kind that *endpoint* accepts, with its rows and identity bytes."""
+        for name, rows in self.rows_by_kind():
+            kind = endpoint.kinds.get(name)
+            if kind is not None:
+                yield kind, rows, self.read(kind, rows)
 
     def special_outcomes(self) -> dict[int, Outcome]:
         """Return the rows with a known outcome: without an identity, or faulty."""
@@ -331,9 +340,7 @@ class Batcher:
     ) -> None:
         """Make batches for *endpoint*."""
         self.ready: list[Batch] = []
-        self._kinds = endpoint.kinds
-        self._one_kind = endpoint.one_kind
-        self._body_bytes = endpoint.body_bytes
+        self._endpoint = endpoint
         self._batch_size = batch_size
         self._send_raw = send_raw
         self._window = _Window(window)
@@ -348,38 +355,24 @@ class Batcher:
     def _add_column(self, column: IdentityColumn, chunk: Chunk) -> None:
         """Add a column; if all its identities are new, outcomes keep their order."""
         parts = []
-        for name, rows in column.rows_by_kind():
-            kind = self._kinds.get(name)
-            if kind is None:
-                continue
-            part = self._add_part(column, kind, rows)
-            new = sum(stop - start for _, start, stop in part.ranges)
+        for kind, rows, identities in column.identities_by_kind(self._endpoint):
+            valid = identities if all(identities) else list(filter(None, identities))
+            if self._send_raw:
+                ranges, known = self._add_values(kind, column, rows, identities)
+            else:
+                ranges, known = self._add_hashes(kind, valid)  # type: ignore[arg-type] # none is None
+            new = sum(stop - start for _, start, stop in ranges)
             if new == len(column):
-                groups = [group for group, _, _ in part.ranges]
-                chunk.expect(groups, partial(_slices, part.ranges))
+                groups = [group for group, _, _ in ranges]
+                chunk.expect(groups, partial(_slices, ranges))
                 return
-            valid = len(rows) - part.identities.count(None)
-            chunk.duplicates += valid - new
-            parts.append(part)
+            chunk.duplicates += len(valid) - new
+            parts.append(_Part(rows, identities, ranges, known))
         groups = [group for part in parts for group in part.groups()]
         found = [(part.rows, part.outcomes) for part in parts]
         chunk.expect(groups, partial(join_outcomes, column, found))
 
-    def _add_part(
-        self, column: IdentityColumn, kind: IdentityKind, rows: Sequence[int]
-    ) -> _Part:
-        """Add the rows of one kind."""
-        identities = column.read(kind, rows)
-        valid = identities if all(identities) else list(filter(None, identities))
-        if not self._send_raw:
-            return _Part(rows, identities, *self._place(kind, valid))  # type: ignore[arg-type] # none is None
-        values: dict[bytes | None, str | None] = {}
-        if column.values is not None:
-            texts = [column.values[row] for row in rows]
-            values = dict(zip(identities, texts, strict=True))
-        return _Part(rows, identities, *self._place_raw(kind, valid, values))  # type: ignore[arg-type] # as above
-
-    def _place(
+    def _add_hashes(
         self, kind: IdentityKind, identities: Sequence[bytes]
     ) -> tuple[list[_Range], list[tuple[bytes, Group]]]:
         """Put the new ones of *identities* into open batches.
@@ -394,7 +387,7 @@ class Batcher:
             batch = self._open_batch(kind.key, _HASH_BYTES)
             room = min(
                 self._batch_size - batch.count,
-                (self._body_bytes - batch.size) // _HASH_BYTES,
+                (self._endpoint.body_bytes - batch.size) // _HASH_BYTES,
             )
             piece = identities[index : index + room]
             group = batch.groups.get(kind.key) or Group(kind.subject)
@@ -405,18 +398,21 @@ class Batcher:
             index += room
         return ranges, known
 
-    def _place_raw(
+    def _add_values(
         self,
         kind: IdentityKind,
-        identities: Sequence[bytes],
-        values: Mapping[bytes | None, str | None],
+        column: IdentityColumn,
+        rows: Sequence[int],
+        identities: Sequence[bytes | None],
     ) -> tuple[list[_Range], list[tuple[bytes, Group]]]:
-        """Like :meth:`_place`, but send the given *values*."""
+        """Like :meth:`_add_hashes`, but send the values themselves if there are any."""
         ranges: list[_Range] = []
         known: list[tuple[bytes, Group]] = []
-        for identity in identities:
+        for row, identity in zip(rows, identities, strict=True):
+            if identity is None:
+                continue
             key, text = kind.key, base64.encode_text(identity)
-            value = values.get(identity)
+            value = None if column.values is None else column.values[row]
             if value is not None:
                 key, text = sendable(kind.name, value, send_raw=True) or (key, text)
             size = len(wire.encode(text)) + 1
@@ -431,9 +427,9 @@ class Batcher:
 
     def _open_batch(self, key: str, size: int) -> Batch:
         """Return an open batch with room for another identity of *size* bytes."""
-        name = key if self._one_kind else ""
+        name = key if self._endpoint.one_kind else ""
         batch = self._open.get(name)
-        if batch is not None and batch.size + size > self._body_bytes:
+        if batch is not None and batch.size + size > self._endpoint.body_bytes:
             self.ready.append(self._open.pop(name))
             batch = None
         return self._open.setdefault(name, batch or Batch())
@@ -442,7 +438,7 @@ class Batcher:
         self, key: str, group: Group, identities: Sequence[bytes], size: int
     ) -> _Range:
         """Append identities of *size* bytes to a group of an open batch."""
-        name = key if self._one_kind else ""
+        name = key if self._endpoint.one_kind else ""
         batch = self._open[name]
         batch.groups[key] = group
         start = len(group.identities)

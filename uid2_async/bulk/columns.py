@@ -35,7 +35,7 @@ from uid2_async.phones import PhoneFault, check_country, load_countries, to_send
 from uid2_async.protocol import base64
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.text import Rows
+    from uid2_async.bulk.files import Rows
 
 
 # --- Finding columns ------------------------------------------------------------------
@@ -624,5 +624,8 @@ class StatusColumns:
         rows = [at for at, one in enumerate(words) if one in self._kept]
         return {"STATUS": [words[at] for at in rows]}, rows
 
+
+RowFormatter: TypeAlias = OutcomeColumns | StatusColumns
+"""Turns outcomes into added columns, and counts rows by status."""
 
 strip_tracebacks(globals())

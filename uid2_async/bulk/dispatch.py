@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, Self, TypeAlias
 
 from uid2_async._call import Call
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_cancelled
@@ -53,7 +53,7 @@ Keep: TypeAlias = Callable[[str, Sequence[bytes], Sequence[Outcome]], Awaitable[
 
 Takes ``email``, ``phone`` or ``raw_uid``, the identity bytes, and their outcomes."""
 
-Rows: TypeAlias = Mapping[str, Sequence[Outcome]]
+Replies: TypeAlias = Mapping[str, Sequence[Outcome]]
 
 # How long a partial batch waits for more rows while the caller waits for it.
 _LINGER_SECONDS: Final = 1.0
@@ -100,8 +100,9 @@ class Dispatcher:
         *,
         endpoint: Endpoint = MAP_V3,
         keep: Keep | None = None,
+        stop: asyncio.Event | None = None,
     ) -> None:
-        """Prepare the job; :meth:`start` starts it.
+        """Prepare the job, which runs in ``async with``; *stop* ends it cleanly.
 
         All outcomes, including failures, are stored before their rows are returned.
         """
@@ -112,6 +113,7 @@ class Dispatcher:
         self._source = source
         self._endpoint = endpoint
         self._keep = keep
+        self._stop_event = stop
         self._batcher = Batcher(
             endpoint,
             batch_size=batch_size,
@@ -159,11 +161,22 @@ class Dispatcher:
 
     # --- life -------------------------------------------------------------------------
 
-    def start(self) -> None:
+    async def __aenter__(self) -> Self:
         """Start the reader, the workers and the watchdog."""
         parts = [self._read_all, self._watch, *[self._send_all] * self._workers]
+        if self._stop_event is not None:
+            parts.append(self._drain_on_stop)
         self._tasks = [asyncio.create_task(self._guard(part)) for part in parts]
         self._reader = self._tasks[0]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop everything, and wait until it has stopped."""
+        self._is_stopped = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._news.set()
 
     def progress(self) -> Progress:
         """Return the progress of the requests."""
@@ -174,31 +187,23 @@ class Dispatcher:
             throttled=self.limit.throttled,
         )
 
-    async def drain_on(self, stop: asyncio.Event) -> None:
-        """Wait for *stop*, then :meth:`drain`."""
-        await stop.wait()
-        self.drain()
+    async def _drain_on_stop(self) -> None:
+        """When the job is to stop, stop reading.
 
-    def drain(self) -> None:
-        """Stop reading. Rows already read are still processed and returned."""
+        Replies already read are still processed and returned.
+        """
+        assert self._stop_event is not None  # noqa: S101 - otherwise, it does not run
+        await self._stop_event.wait()
         if self._reader is not None and not self._is_read:
             self.is_drained = True
             self._reader.cancel()
             self._end_reading()
 
-    async def stop(self) -> None:
-        """Stop everything, and wait until it has stopped."""
-        self._is_stopped = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._news.set()
-
     async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
         """End the job for the consumer of the chunks if any part fails.
 
-        This includes a task canceled by anything except :meth:`stop`: without it, the
-        others would wait forever.
+        This includes a task canceled by anything except the end of the job: without it,
+        the others would wait forever.
         """
         try:
             await part()
@@ -301,6 +306,11 @@ class Dispatcher:
 
     # --- out --------------------------------------------------------------------------
 
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        """Yield the chunks in order, with their answers."""
+        while (chunk := await self.next_chunk()) is not None:
+            yield chunk
+
     async def next_chunk(self) -> Chunk | None:
         """Wait for the next chunk and its answers. Return None at the end."""
         await self._rest()
@@ -368,7 +378,7 @@ class Dispatcher:
             if batch is not None and rows is not None:
                 await self._answer(batch, rows)
 
-    async def _send(self, batch: Batch) -> Rows | None:
+    async def _send(self, batch: Batch) -> Replies | None:
         """Send one batch. Return its outcomes, or None if it is sent again."""
         batches = self.batches
         try:
@@ -381,7 +391,7 @@ class Dispatcher:
         self._revive()
         return rows
 
-    async def _ask(self, batch: Batch) -> Rows:
+    async def _ask(self, batch: Batch) -> Replies:
         """Send a batch that has a permit."""
         batch.generation = self.limit.generation
         endpoint = self._endpoint
@@ -439,7 +449,7 @@ class Dispatcher:
             if event.error_type in _STRAIN:
                 self.limit.failed(batch.generation)
 
-    async def _answer(self, batch: Batch, rows: Rows) -> None:
+    async def _answer(self, batch: Batch, rows: Replies) -> None:
         """Store the outcomes, then assign them to their identities."""
         for key, group in batch.groups.items():
             if self._keep is not None:
@@ -451,7 +461,7 @@ class Dispatcher:
             self._flush_if_idle()
         self._news.set()
 
-    def _decide(self, batch: Batch, error: UID2Error, batches: int) -> Rows | None:
+    def _decide(self, batch: Batch, error: UID2Error, batches: int) -> Replies | None:
         """Return the failures of a batch that ended in *error*, or requeue it."""
         decision = classify(error)
         if isinstance(error, _FATAL) and not decision.retry:
@@ -474,7 +484,7 @@ class Dispatcher:
             return self._failures(batch, error)
         return None
 
-    def _failures(self, batch: Batch, error: UID2Error) -> Rows:
+    def _failures(self, batch: Batch, error: UID2Error) -> Replies:
         """Return the outcomes of a batch that cannot be sent because of *error*."""
         status = error.status if isinstance(error, OperatorError) else None
         rows = batch.failures(MapFailure(error=type(error).__name__, status=status))

@@ -21,11 +21,11 @@ from uid2_async.bulk.columns import (
     RowStatus,
     find_identifiers,
 )
+from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.options import MapOptions
 from uid2_async.bulk.outcomes import MAP_V3
 from uid2_async.bulk.paths import Location, Remote
 from uid2_async.bulk.stores import copy_path, expand_locations
-from uid2_async.bulk.text import open_reader
 
 # The time before the command reads a row, most of it for imports.
 START_SECONDS: Final = 0.8
@@ -267,11 +267,7 @@ class _Count:
     def _add_column(self, column: IdentityColumn) -> list[bytes | None]:
         """Count the identifiers of a column."""
         found: list[bytes | None] = [None] * len(column)
-        for name, rows in column.rows_by_kind():
-            kind = MAP_V3.kinds.get(name)
-            if kind is None:
-                continue
-            identities = column.read(kind, rows)
+        for kind, rows, identities in column.identities_by_kind(MAP_V3):
             for row, identity in zip(rows, identities, strict=True):
                 found[row] = identity
             # Reversed, so that a phone's hash differs from an email's.
@@ -378,7 +374,7 @@ def _count_file(
             phones=phones,
             name=reader.name,
         )
-        reader.want(columns.wanted)
+        reader.select(columns.wanted)
         while True:
             rows = reader.take(columns.step_rows)
             if rows is not None:

@@ -119,12 +119,10 @@ class BulkMapper:
         Yields:
             Records whose items are those of the chunks' payloads, one per row.
         """
-        dispatcher = Dispatcher(self._client, source, self._options, self._system)
-        dispatcher.start()
-        try:
+        async with Dispatcher(
+            self._client, source, self._options, self._system
+        ) as dispatcher:
             yield Records(dispatcher, self._on_progress)
-        finally:
-            await dispatcher.stop()
 
 
 class Records(Generic[T]):

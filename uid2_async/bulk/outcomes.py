@@ -148,7 +148,7 @@ RAW_UID: Final = "raw_uid"
 """The kind of values that are raw UIDs."""
 
 Values: TypeAlias = Mapping[str, Sequence[str] | Sequence[bytes]]
-Rows: TypeAlias = Mapping[str, Sequence[MapRow]]
+Replies: TypeAlias = Mapping[str, Sequence[MapRow]]
 
 # The operator rejects bodies over 1 MiB. The envelope adds far less than 5 %.
 _BINARY_BODY_BYTES: Final = int(1024 * 1024 * 0.95)
@@ -194,7 +194,7 @@ class Endpoint:
     path: str
     kinds: Mapping[str, IdentityKind]
     ask: Callable[[Values], bytes]
-    read: Callable[[bytes, Values], Rows]
+    read: Callable[[bytes, Values], Replies]
     binary: bool = False
     one_kind: bool = False
     body_bytes: int = _TEXT_BODY_BYTES
@@ -224,7 +224,7 @@ def _ask_v2(values: Values) -> bytes:
     return build_map_v2_request(*_texts(values))
 
 
-def _read_v2(reply: bytes, values: Values) -> Rows:
+def _read_v2(reply: bytes, values: Values) -> Replies:
     key, texts = _texts(values)
     return {key: parse_map_v2_reply(reply, texts)}
 
@@ -264,7 +264,7 @@ def _ask_status(values: Values) -> bytes:
     return build_status_request(_texts(values)[1])
 
 
-def _read_status(reply: bytes, values: Values) -> Rows:
+def _read_status(reply: bytes, values: Values) -> Replies:
     opted_out = parse_status_reply(reply).opted_out
     key, uids = _texts(values)
     return {

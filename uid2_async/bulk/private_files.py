@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 import attrs
-import msgspec
 
+from uid2_async._private import printable
 from uid2_async.errors import JobError
 
 _P = ParamSpec("_P")
@@ -256,19 +256,6 @@ def replace(temporary: Path, target: Path, *, disk: Disk = DISK) -> None:
 _MAX_HOLDER_BYTES: Final = 1_024
 
 
-class _Holder(msgspec.Struct, frozen=True):
-    """The holder of a lock, written into its file for other processes."""
-
-    pid: int
-    host: str
-    since: datetime
-
-    def __str__(self) -> str:
-        """Describe the holder."""
-        since = self.since.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        return f"process {self.pid} on {self.host} since {since}"
-
-
 @attrs.define(repr=False, eq=False)
 class FileLock:
     """A lock that this process holds until :meth:`release`, or until it dies.
@@ -285,9 +272,10 @@ class FileLock:
         try:
             _lock(descriptor, path, disk)
             _refuse_removed(descriptor, path)
-            holder = _Holder(pid=os.getpid(), host=socket.gethostname(), since=now)
+            since = now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
             attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
-            write_all(descriptor, msgspec.json.encode(holder), str(path), disk=disk)
+            write_all(descriptor, f"{holder}\n".encode(), str(path), disk=disk)
         except BaseException:
             os.close(descriptor)
             raise
@@ -316,18 +304,14 @@ def _lock(descriptor: int, path: Path, disk: Disk) -> None:
             hint="Use a folder on a file system that supports locks, such as a local "
             "disk.",
         )
+    # The holder writes its name after it has taken the lock.
+    holder = os.pread(descriptor, _MAX_HOLDER_BYTES, 0).decode(errors="replace").strip()
+    if not holder.startswith("process "):
+        holder = "another process"
     raise JobError(
-        f"{path} is locked by {_read_holder(descriptor)}.",
+        f"{path} is locked by {printable(holder)}.",
         hint="Wait until it has ended, or stop it.",
     )
-
-
-def _read_holder(descriptor: int) -> str:
-    """Describe the holder of the lock, as far as the file says."""
-    with contextlib.suppress(OSError, msgspec.DecodeError):
-        data = os.pread(descriptor, _MAX_HOLDER_BYTES, 0)
-        return str(msgspec.json.decode(data, type=_Holder))
-    return "another process"
 
 
 def _refuse_removed(descriptor: int, path: Path) -> None:

@@ -6,8 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_changes, state_rows
 from uid2_async.bulk.outcomes import RAW_UID, MapFailure
+from uid2_async.bulk.private_files import SYSTEM
 from uid2_async.bulk.state_db import StateDatabase, explain
 from uid2_async.bulk.state_rows import FIRST_PAGE, Outcome, Pages, Position
 from uid2_async.bulk.state_values import (
@@ -47,11 +47,6 @@ Person: TypeAlias = Identity | IdentityKey | str
 _PAGE: Final = 5_000
 
 
-def _utc_now() -> datetime:
-    """Return the time."""
-    return datetime.now(UTC)
-
-
 class MappingState:
     """What is known about the identities of all jobs so far, in one SQLite file.
 
@@ -78,7 +73,7 @@ class MappingState:
         optout_recheck: timedelta = OPTOUT_RECHECK,
         invalid_recheck: timedelta = INVALID_RECHECK,
         shared_folders: bool = False,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = SYSTEM.clock,
     ) -> None:
         """Configure the state. Nothing is opened yet.
 
@@ -225,18 +220,18 @@ class MappingState:
 
     async def _call(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run *work* on the open database."""
-        return await self._on_thread(partial(self._work, work, *args, **kwargs))
 
-    def _work(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run it in the database thread."""
-        if self._database is None:
-            raise JobError("The state is closed.", hint="Use it in `async with`.")
-        if self._disk_failed:
-            raise JobError(
-                "The disk failed earlier, so the state cannot be used.",
-                hint="Check the disk, then run the same command again.",
-            )
-        return work(self._database, *args, **kwargs)
+        def run() -> T:
+            if self._database is None:
+                raise JobError("The state is closed.", hint="Use it in `async with`.")
+            if self._disk_failed:
+                raise JobError(
+                    "The disk failed earlier, so the state cannot be used.",
+                    hint="Check the disk, then run the same command again.",
+                )
+            return work(self._database, *args, **kwargs)
+
+        return await self._on_thread(run)
 
     @property
     def _now(self) -> int:
@@ -271,7 +266,8 @@ class MappingState:
         for kind in IdentityType:
             some = [key for key in keys if key.kind is kind]
             found = await self.look_up(kind, [key.identity for key in some])
-            for key, row in zip(some, found, strict=True):
+            for key in some:
+                row = found[key.identity]
                 rows[key] = row if isinstance(row, StateRow) else None
         return [rows[key] for key in keys]
 
@@ -398,7 +394,7 @@ class MappingState:
 
     # --- jobs -------------------------------------------------------------------------
 
-    async def begin(
+    async def start_run(
         self,
         *,
         job: str | None = None,
@@ -422,7 +418,7 @@ class MappingState:
             JobError: If the state belongs to another scope or operator.
         """
         run = await self._call(
-            state_changes.begin,
+            state_changes.start_run,
             job=job,
             scope=scope,
             operator=operator,
@@ -433,14 +429,11 @@ class MappingState:
         self._counts = StagingCounts()
         return run
 
-    async def stage(
-        self, run: Run, kind: IdentityType, identities: Sequence[bytes]
-    ) -> None:
-        """Add valid identities of the input to those that *run* asks about.
+    async def stage(self, kind: IdentityType, identities: Sequence[bytes]) -> None:
+        """Add valid identities of the input to those that the run asks about.
 
         They are kept only in a scratch file, so a resumed run stages all of them again.
         """
-        del run
         count = self._counts.staged + len(identities)
         self._counts = self._counts._replace(staged=count)
         await self._call(lambda db: db.spill("staged").add(kind.bit, identities))
@@ -550,24 +543,20 @@ class MappingState:
 
     async def look_up(
         self, kind: IdentityType, identities: Sequence[bytes]
-    ) -> list[StateRow | MapFailure | None]:
-        """Return what is known about *identities*, of any age, in their order.
+    ) -> dict[bytes, StateRow | MapFailure | None]:
+        """Return what is known about each of *identities*, of any age.
 
-        Lookups of 20,000 or more identities cost half as much per identity as small
-        ones.
-
-        Returns:
-            A failure if the current run could not ask the operator; None if the
-            identity is unknown. Suppressed people count as opted out.
+        A failure means that the current run could not ask the operator. Suppressed
+        people count as opted out. Looking up 20,000 or more at once costs half as much
+        per identity as small numbers.
         """
         return await self._call(state_rows.look_up, self._now, kind, identities)
 
     async def mark_written(
-        self, run: Run, kind: IdentityType, identities: Sequence[bytes]
+        self, kind: IdentityType, identities: Sequence[bytes]
     ) -> None:
         """Leave *identities* out of :meth:`pending_changes`: the delta has them."""
-        del run
-        await self._call(lambda db: db.spill("named").add(kind.bit, identities))
+        await self._call(lambda db: db.spill("written").add(kind.bit, identities))
 
     async def remove_absent(self, run: Run, segment: str, max_removed: float) -> int:
         """Remove the people of *segment* who are not staged in *run*.
@@ -591,21 +580,11 @@ class MappingState:
         return await self._call(state_changes.remove_absent, run, segment, max_removed)
 
     async def pending_changes(
-        self, run: Run, *, limit: int = _PAGE
+        self, *, limit: int = _PAGE
     ) -> AsyncGenerator[list[Change], None]:
-        """Iterate over pages of unexported changes, in identity order.
-
-        Args:
-            run: The run that exports them.
-            limit: The maximum number of changes per page.
-        """
-        del run
+        """Iterate over pages of unexported changes, in identity order."""
         async for page in self._pages(state_changes.changes_page, None, limit):
             yield page
-
-    async def summary_of(self, job: str) -> str | None:
-        """Return the summary passed to :meth:`finish` for a finished job, or None."""
-        return await self._call(state_changes.summary_of, job)
 
     async def finish(
         self, run: Run, *, exported: bool, summary: str | None = None
@@ -621,26 +600,24 @@ class MappingState:
         await self._call(state_changes.finish, run, exported=exported, summary=summary)
         self._started = None
 
-    async def begin_delta(self, run: Run, target: str) -> None:
+    async def summary_of(self, job: str) -> str | None:
+        """Return the summary passed to :meth:`finish` for a finished job, or None."""
+        return await self._call(state_changes.summary_of, job)
+
+    async def start_delta(self, run: Run, target: str) -> None:
         """Record that *run* writes its delta to the file *target*."""
-        await self._call(state_changes.note_file_done, run, state_changes.DELTA, target)
+        await self.set_file_done(run, state_changes.DELTA, target)
 
     async def has_unfinished_delta(self, target: str) -> bool:
         """Return whether an interrupted run was writing its delta to *target*."""
         return await self._call(state_changes.has_unfinished_delta, target)
 
-    async def mark_file_done(self, run: Run, name: str, detail: str) -> None:
-        """Record that the output of the input *name* of *run* has its final name.
-
-        Args:
-            run: The run.
-            name: The input.
-            detail: What :meth:`files_done` returns for it.
-        """
-        await self._call(state_changes.note_file_done, run, name, detail)
+    async def set_file_done(self, run: Run, name: str, detail: str) -> None:
+        """Record that the output of the input *name* of *run* has its final name."""
+        await self._call(state_changes.set_file_done, run, name, detail)
 
     async def files_done(self, run: Run) -> dict[str, str]:
-        """Return the details of the inputs of *run* whose outputs are done."""
+        """Return the inputs of *run* whose outputs are done, with their details."""
         return await self._call(state_changes.files_done, run)
 
 

@@ -72,7 +72,7 @@ DELTA: Final = ""
 # --- runs -----------------------------------------------------------------------------
 
 
-def begin(
+def start_run(
     db: StateDatabase,
     *,
     job: str | None,
@@ -117,7 +117,7 @@ def list_runs(db: StateDatabase) -> list[Run]:
     return [Run(**dict(zip(names, row, strict=True))) for row in rows.fetchall()]
 
 
-def note_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:
+def set_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:
     """Record that the output of an input of *run* has its final name."""
     db.connection.execute(
         "INSERT OR REPLACE INTO file_done VALUES (?, ?, ?)", (run.number, name, detail)
@@ -242,15 +242,15 @@ def changes_page(
     columns: tuple[Any, ...] = (map(kind_of, bits), keys, kinds, uids, old_uids)
     changes = [one for one in map(Change, *columns) if one.change]
     following = (keys[-1], bits[-1]) if len(keys) == limit else None
-    return changes if since is not None else _drop_named(db, changes), following
+    return changes if since is not None else _drop_written(db, changes), following
 
 
-def _drop_named(db: StateDatabase, page: list[Change]) -> list[Change]:
+def _drop_written(db: StateDatabase, page: list[Change]) -> list[Change]:
     """Leave out changes that the job has already written."""
-    named = db.spill("named") if db.has_scratch else None
-    if named is None or not named.count:
+    written = db.spill("written") if db.has_scratch else None
+    if written is None or not written.count:
         return page
-    return [one for one in page if not named.contains(one.kind.bit, one.identity)]
+    return [one for one in page if not written.contains(one.kind.bit, one.identity)]
 
 
 def export_page(

@@ -151,7 +151,7 @@ PRAGMA scratch.synchronous = OFF;
 PRAGMA scratch.cache_size = -8000;
 CREATE TABLE scratch.staged (
     id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
-CREATE TABLE scratch.named (
+CREATE TABLE scratch.written (
     id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
 CREATE TABLE scratch.failure (
     identity BLOB, kind INTEGER, error TEXT, status INTEGER,
@@ -194,7 +194,7 @@ def _parse_mounts(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield point, right.split(" ")[0]
 
 
-def check_place(
+def check_location(
     path: Path, mounts: Iterable[tuple[str, str]], *, allow_shared: bool = False
 ) -> None:
     """Reject a location where a state is not safe."""
@@ -360,7 +360,7 @@ class StateDatabase:
     ) -> None:
         """Open the state at *path*, or create it."""
         self.path: Path = path
-        check_place(path, read_mounts(), allow_shared=allow_shared)
+        check_location(path, read_mounts(), allow_shared=allow_shared)
         self._lock = FileLock.take(path.with_name(path.name + ".lock"), now=now)
         try:
             self._drop_scratch_file()
@@ -480,7 +480,7 @@ class StateDatabase:
             self.connection.execute("ATTACH ? AS scratch", (str(path),))
             self._spills = {}
             self.connection.executescript(_SCRATCH_SETTINGS)
-            for name in ("staged", "named"):
+            for name in ("staged", "written"):
                 self._spills[name] = KeySpill(self.connection, name)
         return self._spills[table]
 

@@ -279,8 +279,8 @@ _FAILURES: Final = msgspec.json.Decoder(list[tuple[int, str, int | None]])
 
 def look_up(
     db: StateDatabase, now: int, kind: IdentityType, identities: Sequence[bytes]
-) -> list[StateRow | MapFailure | None]:
-    """Return what is known about *identities*, regardless of age.
+) -> dict[bytes, StateRow | MapFailure | None]:
+    """Return what is known about each of *identities*, regardless of age.
 
     Sorted in tens of thousands, they cost half as much as in small groups, since
     neighbors share pages.
@@ -294,7 +294,7 @@ def look_up(
         for identity in rows:
             if db.is_suppressed(kind.bit, identity):
                 rows[identity] = SUPPRESSED
-    return [rows[identity] for identity in identities]
+    return rows
 
 
 def find_rows(

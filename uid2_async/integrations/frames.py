@@ -355,7 +355,7 @@ class _FrameReader(ArrowReader):
         self._at = self._rows = 0
         self._wanted: dict[str, int] = {}
 
-    def want(
+    def select(
         self,
         columns: Sequence[str],
         keys: Sequence[str] = (),

@@ -15,10 +15,9 @@ import pytest
 
 from tests.bulk.files.conftest import ADDED, cells, read_all, rewrite
 from uid2_async.bulk.arrow import ArrowOutput
+from uid2_async.bulk.files import open_output, open_reader
 from uid2_async.bulk.paths import Content, FileFormatOptions, Format
 from uid2_async.bulk.private_files import Disk
-from uid2_async.bulk.text import open_reader
-from uid2_async.bulk.writers import open_output
 from uid2_async.errors import InputError, JobError
 
 pa = pytest.importorskip("pyarrow")
@@ -132,7 +131,7 @@ def test_reading_on_behind_any_chunk(source: Path) -> None:
     """A second reader resumes where the first one was."""
     how = FileFormatOptions(format=Format(source.suffix[1:]))
     reader = open_reader(source, how)
-    reader.want(["t"])
+    reader.select(["t"])
     chunks = read_all(reader, 4)
     assert reader.bytes_read == source.stat().st_size
     everything = [value for chunk in chunks for value in chunk.values("t")]
@@ -140,7 +139,7 @@ def test_reading_on_behind_any_chunk(source: Path) -> None:
 
     for done in range(0, 31, 3):
         again = open_reader(source, how)
-        again.want(["t"])
+        again.select(["t"])
         again.skip(done)
         rest = [value for chunk in read_all(again, 4) for value in chunk.values("t")]
         assert rest == everything[done:]
@@ -164,7 +163,7 @@ def test_no_rows(tmp_path: Path, file_format: str) -> None:
 def test_text(source: Path, column: str) -> None:
     """Text is text in each of its types; nulls are empty; any letter case will do."""
     reader = open_reader(source, FileFormatOptions())
-    reader.want([column.upper()], ["n", "nested"])
+    reader.select([column.upper()], ["n", "nested"])
     chunks = read_all(reader)
     reader.close()
 
@@ -181,7 +180,7 @@ def test_no_text(source: Path, column: str) -> None:
     with pytest.raises(
         InputError, match=f"column '{column}' is not text, but"
     ) as caught:
-        reader.want([column])
+        reader.select([column])
 
     reader.close()
     advice = "Cast it to a string" if column == "bytes" else "Export it as a string"
@@ -201,7 +200,7 @@ def test_columns_of_the_same_name(tmp_path: Path) -> None:
         assert file.read_all().column_names[:2] == ["a", "a"]
     reader = open_reader(path, FileFormatOptions())
     with pytest.raises(InputError, match="there are 2 columns 'a'"):
-        reader.want(["a"])
+        reader.select(["a"])
     reader.close()
 
 
@@ -276,7 +275,7 @@ def test_a_column_that_is_there_already(tmp_path: Path) -> None:
 
     reader = open_reader(tmp_path / "in.parquet", FileFormatOptions())
     with pytest.raises(InputError, match="already has a column 'uid'"):
-        reader.want([], added=ADDED)
+        reader.select([], added=ADDED)
     reader.close()
 
 

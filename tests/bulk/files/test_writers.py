@@ -18,10 +18,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests.bulk.files.conftest import ADDED, cells, rewrite, rewrite_bytes
+from uid2_async.bulk.csv_files import CsvFormat, CsvReader
+from uid2_async.bulk.files import TextOutput, open_output, open_reader
+from uid2_async.bulk.json_lines import JsonFormat, JsonReader
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.private_files import Disk
-from uid2_async.bulk.text import CsvReader, JsonReader, open_reader
-from uid2_async.bulk.writers import CsvFormat, JsonFormat, TextOutput, open_output
 from uid2_async.errors import InputError, JobError
 
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"

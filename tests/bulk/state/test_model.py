@@ -180,7 +180,7 @@ class Walk:
     async def begin(self) -> None:
         """Begin the run of this time."""
         day = (self.model.now - START) / DAY
-        self.run = await self.days.begin(day, job=str(self.model.now))
+        self.run = await self.days.start_run(day, job=str(self.model.now))
         if not self.model.runs or self.model.runs[-1][0] != self.model.now:
             self.model.begin()
 
@@ -241,7 +241,7 @@ class Walk:
         self.model.now += 1
         await self.begin()
         for kind, key in present:
-            await self.days.state.stage(self.run, kind, [key])
+            await self.days.state.stage(kind, [key])
         await self.days.state.remove_absent(self.run, segment, 1)
         self.model.full(segment, set(present))
 
@@ -260,9 +260,9 @@ class Walk:
         """Compare rows, changes, the history of each run, and what is known."""
         model, state = self.model, self.days.state
         for kind in IdentityType:
-            for key, row in zip(KEYS, await state.look_up(kind, KEYS), strict=True):
+            for key, row in (await state.look_up(kind, KEYS)).items():
                 self.compare((kind, key), row)
-        pages = [page async for page in state.pending_changes(self.run)]
+        pages = [page async for page in state.pending_changes()]
         assert listed(pages) == model.pending()
         for number, (started, said) in enumerate(model.runs, 1):
             if started > model.now - RETENTION_SECONDS:
@@ -301,7 +301,7 @@ class Walk:
         await self.crash()
         keys = [(kind, key) for kind in IdentityType for key in KEYS]
         for kind, key in keys:
-            await self.days.state.stage(self.run, kind, [key])
+            await self.days.state.stage(kind, [key])
         pages = self.days.state.to_ask(self.run, StateSelection.staged())
         asked = {(kind, key) async for kind, page in pages for key in page}
         assert asked == {key for key in keys if not self.model.is_known(key)}
