@@ -260,8 +260,8 @@ def test_duplicates_anywhere_get_the_first_answer(
         [IdentityColumn("email", dice.choices(people[: spread * 9], k=40))] * 2
         for _ in range(40)
     ]
-    fate = lambda texts: refuse(413) if len(texts) > 3 else None  # noqa: E731 - one line says it
-    operator = make_operator(fate)
+    respond = lambda texts: refuse(413) if len(texts) > 3 else None  # noqa: E731 - one line says it
+    operator = make_operator(respond)
 
     found = virtual(run(operator, Chunks(*chunks)))
 
@@ -376,12 +376,12 @@ def test_any_rows_get_their_own_outcomes(
         "concurrency": dice.choice([1, 4, 20]),
     }
 
-    def fate(texts: list[str]) -> Any:
+    def respond(texts: list[str]) -> Any:
         if len(texts) > 8 and dice.random() < 0.5:
             return refuse(413)
         return refuse(503) if dice.random() < 0.1 else None
 
-    found = virtual(run(make_operator(fate), Chunks(*chunks), options=options))
+    found = virtual(run(make_operator(respond), Chunks(*chunks), options=options))
 
     columns = [column for chunk in chunks for column in chunk]
     for column, outcomes in zip(columns, found, strict=True):
@@ -429,14 +429,14 @@ def test_an_operator_that_was_reached_may_come_back(
 ) -> None:
     """A refused connection later on, or after a first error, is an outage."""
 
-    def fate(texts: list[str]) -> Any:
+    def respond(texts: list[str]) -> Any:
         now = asyncio.get_running_loop().time()
         if now < 0.04:
             return refuse(503)
         return errors.ConnectError("refused") if now < 60 else None
 
     source = Chunks(*([IdentityColumn("email", [one])] for one in emails(400)))
-    found = virtual(run(make_operator(fate), source))
+    found = virtual(run(make_operator(respond), source))
 
     assert all(one.mapped for (one,) in found)
 

@@ -19,8 +19,8 @@ from uid2_async.bulk.paths import (
     FileFormatOptions,
     Format,
     load_extra,
-    place,
-    write_beside,
+    move_file,
+    write_atomically,
 )
 from uid2_async.bulk.private_files import DISK, Disk, attempt, open_private, sync_file
 from uid2_async.errors import InputError
@@ -47,9 +47,10 @@ def require_text(field: Any, *, name: str = "") -> None:
     hint = "Export it as a string: numbers lose a + and leading zeros."
     if "binary" in str(kind):
         hint = "Cast it to a string. Encode the bytes of a hash in base64 or hex."
-    place = f"{name}: the" if name else "The"
+    prefix = f"{name}: the" if name else "The"
     raise InputError(
-        f"{place} column '{printable(field.name)}' is not text, but {kind}.", hint=hint
+        f"{prefix} column '{printable(field.name)}' is not text, but {kind}.",
+        hint=hint,
     )
 
 
@@ -389,8 +390,8 @@ class ArrowOutput:
         fields = list(self._schema)
         arrays = [] if rows is None else self._input_arrays(rows, fields)
         if repeat is not None:
-            places = self._arrow.array(repeat, self._arrow.int64())
-            arrays = [writing(partial(one.take, places)) for one in arrays]
+            indexes = self._arrow.array(repeat, self._arrow.int64())
+            arrays = [writing(partial(one.take, indexes)) for one in arrays]
         arrays += [
             self._array(columns[field.name], field.type)
             for field in fields[self._width :]
@@ -472,14 +473,14 @@ class ArrowOutput:
             parts = list(map(self._name, range(self._parts)))
             # Parts are removed only after the rename, which may not have been logged.
             if not (target.exists() and not all(part.exists() for part in parts)):
-                writing(partial(write_beside, target, self._merge, disk=self._disk))
+                writing(partial(write_atomically, target, self._merge, disk=self._disk))
             for part in parts:
                 part.unlink(missing_ok=True)
             return
         self._flush()
         writing(self._writer.close)
         self.close()
-        place(self._part, target, disk=self._disk)
+        move_file(self._part, target, disk=self._disk)
 
     def _merge(self, path: Path) -> None:
         """Merge the parts into a private file, each as one row group."""

@@ -199,7 +199,7 @@ class Group:
         return self._index[identity]
 
 
-def _slices(ranges: Sequence[_Range]) -> list[Outcome]:
+def _new_outcomes(ranges: Sequence[_Range]) -> list[Outcome]:
     """Return the outcomes of identities that were all new."""
     outcomes: list[Outcome] = []
     for group, start, stop in ranges:
@@ -207,27 +207,17 @@ def _slices(ranges: Sequence[_Range]) -> list[Outcome]:
     return outcomes
 
 
-@attrs.frozen
-class _Part:
-    """The identities of one kind in a column, and the location of their outcomes."""
-
-    rows: Sequence[int]
-    identities: Sequence[bytes | None]
-    ranges: Sequence[_Range]
-    known: Sequence[tuple[bytes, Group]]
-
-    def groups(self) -> set[Group]:
-        """Return the groups that must be answered first."""
-        new = {group for group, _, _ in self.ranges}
-        return new.union(group for _, group in self.known)
-
-    def outcomes(self) -> list[Outcome]:
-        """Return the outcome of each identity."""
-        found = {identity: group.find(identity) for identity, group in self.known}
-        for group, start, stop in self.ranges:
-            outcomes = group.outcomes[start:stop]
-            found.update(zip(group.identities[start:stop], outcomes, strict=True))
-        return list(map(found.get, self.identities, repeat(INVALID)))  # type: ignore[arg-type] # None is not found
+def _all_outcomes(
+    identities: Sequence[bytes | None],
+    ranges: Sequence[_Range],
+    known: Sequence[tuple[bytes, Group]],
+) -> list[Outcome]:
+    """Return the outcome of each identity."""
+    found: dict[bytes, Outcome] = {one: group.find(one) for one, group in known}
+    for group, start, stop in ranges:
+        outcomes = group.outcomes[start:stop]
+        found.update(zip(group.identities[start:stop], outcomes, strict=True))
+    return list(map(found.get, identities, repeat(INVALID)))  # type: ignore[arg-type] # None is not found
 
 
 def join_outcomes(
@@ -292,23 +282,57 @@ class Batch:
         return first, second
 
 
-class _Window:
-    """The groups of the most recent identities.
+class Batcher:
+    """Puts the new identities of chunks into batches: the CPU work of a job.
 
-    With two generations, dropping old identities costs nothing per identity. At least
-    half of the window is always remembered.
+    It remembers the groups of the most recent identities in two generations, so that
+    dropping old ones costs nothing per identity.
     """
 
-    def __init__(self, size: int) -> None:
-        """Remember up to *size* identities."""
-        self._generation = max(1, size // 2)
+    def __init__(
+        self, endpoint: Endpoint, *, batch_size: int, window: int, send_raw: bool
+    ) -> None:
+        """Make batches for *endpoint*; remember at least *window* / 2 identities."""
+        self.ready: list[Batch] = []
+        self._endpoint = endpoint
+        self._batch_size = batch_size
+        self._send_raw = send_raw
+        self._generation_size = max(1, window // 2)
         self._young: defaultdict[str, dict[bytes, Group]] = defaultdict(dict)
         self._old: defaultdict[str, dict[bytes, Group]] = defaultdict(dict)
+        self._open: dict[str, Batch] = {}
 
-    def add(
+    def add(self, chunk: Chunk) -> None:
+        """Batch the new identities of *chunk*, and make it expect the answers."""
+        for column in chunk.columns:
+            self._add_column(column, chunk)
+        if sum(map(len, self._young.values())) >= self._generation_size:
+            self._old, self._young = self._young, defaultdict(dict)
+
+    def _add_column(self, column: IdentityColumn, chunk: Chunk) -> None:
+        """Add a column; if all its identities are new, outcomes keep their order."""
+        groups: set[Group] = set()
+        parts = []
+        for kind, rows, identities in column.identities_by_kind(self._endpoint):
+            valid = identities if all(identities) else list(filter(None, identities))
+            if self._send_raw:
+                ranges, known = self._add_values(kind, column, rows, identities)
+            else:
+                ranges, known = self._add_hashes(kind, valid)  # type: ignore[arg-type] # none is None
+            groups.update(group for group, _, _ in ranges)
+            new = sum(stop - start for _, start, stop in ranges)
+            if new == len(column):
+                chunk.expect(groups, partial(_new_outcomes, ranges))
+                return
+            chunk.duplicates += len(valid) - new
+            groups.update(group for _, group in known)
+            parts.append((rows, partial(_all_outcomes, identities, ranges, known)))
+        chunk.expect(groups, partial(join_outcomes, column, parts))
+
+    def _remember(
         self, subject: str, identities: Sequence[bytes], group: Group
     ) -> tuple[Sequence[bytes], Sequence[tuple[bytes, Group]]]:
-        """Record that the new ones of *identities* are in *group*.
+        """Remember that the new ones of *identities* are in *group*.
 
         Returns:
             The new identities, and the others with their groups.
@@ -325,52 +349,6 @@ class _Window:
         new = dict.fromkeys(islice(reversed(young), count))
         pairs = zip(identities, groups, strict=True)
         return list(new), [pair for pair in pairs if pair[0] not in new]
-
-    def trim(self) -> None:
-        """Drop the older generation if the younger one is full."""
-        if sum(map(len, self._young.values())) >= self._generation:
-            self._old, self._young = self._young, defaultdict(dict)
-
-
-class Batcher:
-    """Puts the new identities of chunks into batches: the CPU work of a job."""
-
-    def __init__(
-        self, endpoint: Endpoint, *, batch_size: int, window: int, send_raw: bool
-    ) -> None:
-        """Make batches for *endpoint*."""
-        self.ready: list[Batch] = []
-        self._endpoint = endpoint
-        self._batch_size = batch_size
-        self._send_raw = send_raw
-        self._window = _Window(window)
-        self._open: dict[str, Batch] = {}
-
-    def add(self, chunk: Chunk) -> None:
-        """Batch the new identities of *chunk*, and make it expect the answers."""
-        for column in chunk.columns:
-            self._add_column(column, chunk)
-        self._window.trim()
-
-    def _add_column(self, column: IdentityColumn, chunk: Chunk) -> None:
-        """Add a column; if all its identities are new, outcomes keep their order."""
-        parts = []
-        for kind, rows, identities in column.identities_by_kind(self._endpoint):
-            valid = identities if all(identities) else list(filter(None, identities))
-            if self._send_raw:
-                ranges, known = self._add_values(kind, column, rows, identities)
-            else:
-                ranges, known = self._add_hashes(kind, valid)  # type: ignore[arg-type] # none is None
-            new = sum(stop - start for _, start, stop in ranges)
-            if new == len(column):
-                groups = [group for group, _, _ in ranges]
-                chunk.expect(groups, partial(_slices, ranges))
-                return
-            chunk.duplicates += len(valid) - new
-            parts.append(_Part(rows, identities, ranges, known))
-        groups = [group for part in parts for group in part.groups()]
-        found = [(part.rows, part.outcomes) for part in parts]
-        chunk.expect(groups, partial(join_outcomes, column, found))
 
     def _add_hashes(
         self, kind: IdentityKind, identities: Sequence[bytes]
@@ -391,7 +369,7 @@ class Batcher:
             )
             piece = identities[index : index + room]
             group = batch.groups.get(kind.key) or Group(kind.subject)
-            new, others = self._window.add(kind.subject, piece, group)
+            new, others = self._remember(kind.subject, piece, group)
             known += others
             if new:
                 ranges.append(self._append(kind.key, group, new, _HASH_BYTES))
@@ -418,7 +396,7 @@ class Batcher:
             size = len(wire.encode(text)) + 1
             batch = self._open_batch(key, size)
             group = batch.groups.get(key) or Group(kind.subject)
-            new, others = self._window.add(kind.subject, [identity], group)
+            new, others = self._remember(kind.subject, [identity], group)
             known += others
             if new:
                 group.texts.append(text)

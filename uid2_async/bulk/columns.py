@@ -107,22 +107,22 @@ def _column_error(
     header: Sequence[str], column: str, found: list[int], *, name: str, hint: str
 ) -> InputError:
     """Return the error for a missing or ambiguous column."""
-    place = f"{name}: " if name else ""
+    where = f"{name}: " if name else ""
     wanted = _quoted([column])
     if found:
         return InputError(
-            f"{place}there are {len(found)} columns {wanted}.",
+            f"{where}there are {len(found)} columns {wanted}.",
             hint=f"Choose one: '{printable(column)}#1' is the first. "
             f"'{printable(column)}#*' means all, in order of preference.",
         )
     if any(_DII.search(one) for one in header):
         # Listing the columns would show somebody's identity.
         return InputError(
-            f"{place}there is no column {wanted}: the first row looks like data.",
+            f"{where}there is no column {wanted}: the first row looks like data.",
             hint="Add a header row.",
         )
     return InputError(
-        f"{place}there is no column {wanted}. The columns are: {_quoted(header)}.",
+        f"{where}there is no column {wanted}. The columns are: {_quoted(header)}.",
         hint=_header_hint(header, column) or hint or "Spell its name as in the file.",
     )
 
@@ -490,22 +490,22 @@ class OutcomeColumns:
             return self._of_each(outcomes[0], None, kinds), None
         rows = list(zip(*outcomes, strict=True))
         if not self._explode:
-            places = [choose(row, self._rule) for row in rows]
-            chosen = [row[at] for row, at in zip(rows, places, strict=True)]
-            return self._of_each(chosen, places, kinds), None
+            choices = [choose(row, self._rule) for row in rows]
+            chosen = [row[at] for row, at in zip(rows, choices, strict=True)]
+            return self._of_each(chosen, choices, kinds), None
         repeat: list[int] = []
-        places = []
+        choices = []
         for number, row in enumerate(rows):
             present = [at for at, one in enumerate(row) if one is not ABSENT] or [0]
             repeat += [number] * len(present)
-            places += present
-        chosen = [rows[at][place] for at, place in zip(repeat, places, strict=True)]
-        return self._of_each(chosen, places, kinds), repeat
+            choices += present
+        chosen = [rows[at][choice] for at, choice in zip(repeat, choices, strict=True)]
+        return self._of_each(chosen, choices, kinds), repeat
 
     def _of_each(
         self,
         outcomes: Sequence[Outcome],
-        places: Sequence[int] | None,
+        choices: Sequence[int] | None,
         kinds: Sequence[str | Sequence[str]] | None,
     ) -> Columns:
         """Make the columns of rows with a chosen outcome.
@@ -538,7 +538,7 @@ class OutcomeColumns:
             made.append(
                 [
                     None if uid is None else named[at]
-                    for uid, at in zip(uids, places or [0] * len(rows), strict=True)
+                    for uid, at in zip(uids, choices or [0] * len(rows), strict=True)
                 ]
             )
         return dict(zip(self.contents, [*made, errors], strict=True))

@@ -140,7 +140,9 @@ class CsvReader(TextReader):
     def take(self, rows: int) -> TextRows | None:
         """See :meth:`TextReader.take`."""
         before = self._line
-        some = self._next_lines(rows)
+        some = self._lines[:rows]
+        if self.options.comment is not None:
+            some = self._skip_comments(some, self.options.comment)
         if not some:
             return self._rows([], []) if self._line > before else None
         if self._careful or not self._width:
@@ -152,12 +154,8 @@ class CsvReader(TextReader):
             self._careful = _CAREFUL_STEPS
         return self._take_each(some)
 
-    def _next_lines(self, rows: int) -> list[str]:
-        """Return the next lines, up to a possible comment; drop comments."""
-        some = self._lines[:rows]
-        comment = self.options.comment
-        if comment is None:
-            return some
+    def _skip_comments(self, some: list[str], comment: str) -> list[str]:
+        """Drop comments at the start of lines, and return those up to the next one."""
         marked = [at for at, one in enumerate(some) if one.startswith(comment)]
         skipped = 0
         while marked and marked[0] == skipped:
@@ -376,8 +374,6 @@ class CsvFormat:
 
     def _defuse(self, records: list[str]) -> list[str]:
         """Defuse formulas in the fields of rows; leave others unchanged."""
-        if not self._is_safe:
-            return records
         found = parse_csv(
             [split_line_end(one, "")[0] for one in records], self._options
         )
@@ -427,14 +423,13 @@ class CsvFormat:
 
     def join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:
         """Append fields to rows; *plain* rows are known to end only in LF."""
-        records = self._defuse(records)
-        ends = []
+        if self._is_safe:
+            records = self._defuse(records)
         if plain:
             bodies = [record[:-1] for record in records]
-        else:
-            split = [split_line_end(record, self._end) for record in records]
-            bodies, ends = [body for body, _ in split], [end for _, end in split]
-        rows = map(self._delimiter.join, zip(bodies, *cells, strict=True))
-        if plain:
+            rows = map(self._delimiter.join, zip(bodies, *cells, strict=True))
             return "\n".join([*rows, ""])
-        return "".join([row + end for row, end in zip(rows, ends, strict=True)])
+        split = [split_line_end(record, self._end) for record in records]
+        bodies = [body for body, _ in split]
+        rows = map(self._delimiter.join, zip(bodies, *cells, strict=True))
+        return "".join([row + end for row, (_, end) in zip(rows, split, strict=True)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final, Self, TypeAlias
 
@@ -151,7 +152,6 @@ class Dispatcher:
         self._alive_at = self._now()
         self._was_frozen = False
         self._is_stopped = False
-        self._lingered = False
         self._news = asyncio.Event()
         self._queued = asyncio.Event()
         self._room = asyncio.Event()
@@ -249,8 +249,13 @@ class Dispatcher:
         self._news.set()
 
     async def _take(self, *, partial: bool) -> bool:
-        """Read the next chunk once there is room for it."""
-        await self._wait_for_room()
+        """Read the next chunk once earlier chunks have been consumed."""
+        while not self._has_room():
+            self._is_full = True
+            self._flush_if_idle()
+            self._room.clear()
+            await self._room.wait()
+        self._is_full = False
         async with self._cpu:
             try:
                 chunk = self._source.take(partial=partial)
@@ -270,15 +275,6 @@ class Dispatcher:
     def _has_room(self) -> bool:
         """Return whether another chunk may be read."""
         return self._rows < self._max_rows + self._probe_rows
-
-    async def _wait_for_room(self) -> None:
-        """Wait until earlier chunks have been consumed."""
-        while not self._has_room():
-            self._is_full = True
-            self._flush_if_idle()
-            self._room.clear()
-            await self._room.wait()
-        self._is_full = False
 
     def _flush(self) -> None:
         """Send the open batches, full or not."""
@@ -336,13 +332,11 @@ class Dispatcher:
     async def _wait_for_news(self) -> None:
         """Wait for news. After a while, send partial batches."""
         self._news.clear()
-        self._lingered = False
-        timer = self._loop.call_later(_LINGER_SECONDS, self._linger)
-        try:
-            await self._news.wait()
-        finally:
-            timer.cancel()
-        if not self._lingered or self._is_read or self._keep is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                await self._news.wait()
+                return
+        if self._is_read or self._keep is not None:
             # With a state, nobody waits for single rows, and more come soon, so a
             # partial batch would cost an extra request.
             return
@@ -352,11 +346,6 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - it is raised in next_chunk
             self._fail(error)
         self._flush()
-
-    def _linger(self) -> None:
-        """Wake a caller that has waited for long."""
-        self._lingered = True
-        self._news.set()
 
     # --- between ----------------------------------------------------------------------
 
@@ -466,7 +455,11 @@ class Dispatcher:
         decision = classify(error)
         if isinstance(error, _FATAL) and not decision.retry:
             self._fail(error)
-        elif isinstance(error, ConnectError) and self._is_unreachable(error):
+        elif isinstance(error, ConnectError) and not (
+            self._is_reached or error.disconnected
+        ):
+            # A wrong URL, an unresolvable name or a refused connection will not recover
+            # in the time that a job waits for an operator that was reachable before.
             host = error.region or ", ".join(self._client.base_urls)
             self._fail(ConnectError(f"{host}: {error.message}", hint=error.hint))
         elif decision.retry and decision.backoff is Backoff.THROTTLING:
@@ -484,6 +477,11 @@ class Dispatcher:
             return self._failures(batch, error)
         return None
 
+    def _is_bad_batch(self, batch: Batch, batches: int) -> bool:
+        """Return whether a batch failed too often while others succeeded."""
+        batch.rounds += self.batches > batches
+        return batch.rounds >= _MAX_ROUNDS
+
     def _failures(self, batch: Batch, error: UID2Error) -> Replies:
         """Return the outcomes of a batch that cannot be sent because of *error*."""
         status = error.status if isinstance(error, OperatorError) else None
@@ -491,19 +489,6 @@ class Dispatcher:
         counts = {key: len(failures) for key, failures in rows.items()}
         emit_failed_counts(self._client.hooks, self._endpoint.path, counts)
         return rows
-
-    def _is_unreachable(self, error: ConnectError) -> bool:
-        """Return whether no request of this job has ever reached a host.
-
-        A wrong URL, an unresolvable name or a refused connection will not recover in
-        the time that a job waits for an operator that was reachable before.
-        """
-        return not self._is_reached and not error.disconnected
-
-    def _is_bad_batch(self, batch: Batch, batches: int) -> bool:
-        """Return whether a batch failed too often while others succeeded."""
-        batch.rounds += self.batches > batches
-        return batch.rounds >= _MAX_ROUNDS
 
     def _probe(self) -> None:
         """Read further ahead if only failing batches are left.

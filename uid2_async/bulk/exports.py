@@ -81,8 +81,8 @@ class DeltaWriter:
         """Write a line for each identifier of *chunk* with a pending change."""
         group: RowGroup = chunk.payload
         changed = [
-            (row, place, kind, identity, outcome)
-            for place, (column, found) in enumerate(
+            (row, index, kind, identity, outcome)
+            for index, (column, found) in enumerate(
                 zip(chunk.columns, chunk.outcomes(), strict=True)
             )
             for row, kind, identity, outcome in _changed(endpoint, column, found)

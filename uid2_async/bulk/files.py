@@ -25,9 +25,9 @@ from uid2_async.bulk.paths import (
     attempt_read,
     is_gzipped,
     known_suffix,
-    place,
+    move_file,
     temp_sibling,
-    write_beside,
+    write_atomically,
 )
 from uid2_async.bulk.private_files import (
     DISK,
@@ -204,10 +204,12 @@ class TextOutput:
         if part is None or target is None:
             return
         if is_gzipped(target) and part.exists():
-            write_beside(target, lambda path: _compress(part, path), disk=self._disk)
+            write_atomically(
+                target, lambda path: _compress(part, path), disk=self._disk
+            )
             part.unlink()
         else:
-            place(part, target, disk=self._disk)
+            move_file(part, target, disk=self._disk)
 
     def close(self) -> None:
         """Close open files, and leave their content unchanged."""

@@ -40,12 +40,6 @@ class Api(StrEnum):
     V2 = "v2"
 
 
-def _check_kinds(_: object, __: object, identifiers: Mapping[str, str]) -> None:
-    """Reject unknown identifier types."""
-    if any(kind not in KINDS for kind in identifiers):
-        raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
-
-
 # For options that do not affect the output: they may change on resume.
 _MAY_CHANGE: Final = {"may_change": True}
 
@@ -157,7 +151,7 @@ class MapOptions(FileJobOptions):
     column: str | None = None
     type: str | None = None
     type_column: str | None = None
-    identifiers: Mapping[str, str] = attrs.field(factory=dict, validator=_check_kinds)
+    identifiers: Mapping[str, str] = attrs.field(factory=dict)
     country: str | None = None
     country_column: str | None = None
     names: Names = attrs.field(default=Names.UPPER, converter=Names)
@@ -175,6 +169,7 @@ class MapOptions(FileJobOptions):
 
     def __attrs_post_init__(self) -> None:
         """Reject contradictory options."""
+        super().__attrs_post_init__()
         if self.identifiers and (self.column or self.type or self.type_column):
             raise ConfigError(
                 "Name one column with its type, or several columns by type; not both."
@@ -183,10 +178,10 @@ class MapOptions(FileJobOptions):
             raise ConfigError(
                 "Name one type for all rows, or the column of types; not both."
             )
-        if self.type is not None and self.type not in KINDS:
-            raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
         # Without a type, each row may contain a phone number.
-        kinds = self.identifiers or (self.type or PHONE,)
+        kinds = list(self.identifiers) or [self.type or PHONE]
+        if not set(kinds) <= set(KINDS):
+            raise ConfigError(f"The identifier types are {', '.join(KINDS)}.")
         is_national = self.country is not None or self.country_column is not None
         if is_national and PHONE not in kinds:
             raise ConfigError(

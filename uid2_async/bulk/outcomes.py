@@ -220,10 +220,6 @@ def _texts(values: Values) -> tuple[str, list[str]]:
     ]
 
 
-def _ask_v2(values: Values) -> bytes:
-    return build_map_v2_request(*_texts(values))
-
-
 def _read_v2(reply: bytes, values: Values) -> Replies:
     key, texts = _texts(values)
     return {key: parse_map_v2_reply(reply, texts)}
@@ -241,7 +237,11 @@ MAP_V3: Final = Endpoint(
 """identity/map v3: all four kinds in one request (docs/protocol.md 2.5)."""
 
 MAP_V2: Final = Endpoint(
-    path=MAP_V2_PATH, kinds=_PEOPLE, ask=_ask_v2, read=_read_v2, one_kind=True
+    path=MAP_V2_PATH,
+    kinds=_PEOPLE,
+    ask=lambda values: build_map_v2_request(*_texts(values)),
+    read=_read_v2,
+    one_kind=True,
 )
 """identity/map v2, with salt buckets (docs/protocol.md 2.6)."""
 
@@ -256,14 +256,6 @@ def _read_raw_uid(text: str) -> bytes | None:
     return data if base64.encode_text(data) == text else None
 
 
-def _read_raw_uids(texts: Sequence[str]) -> list[bytes | None]:
-    return list(map(_read_raw_uid, texts))
-
-
-def _ask_status(values: Values) -> bytes:
-    return build_status_request(_texts(values)[1])
-
-
 def _read_status(reply: bytes, values: Values) -> Replies:
     opted_out = parse_status_reply(reply).opted_out
     key, uids = _texts(values)
@@ -276,10 +268,13 @@ OPTOUT_STATUS: Final = Endpoint(
     path=STATUS_PATH,
     kinds={
         RAW_UID: IdentityKind(
-            name=RAW_UID, subject=RAW_UID, key=RAW_UID, read=_read_raw_uids
+            name=RAW_UID,
+            subject=RAW_UID,
+            key=RAW_UID,
+            read=lambda texts: list(map(_read_raw_uid, texts)),
         )
     },
-    ask=_ask_status,
+    ask=lambda values: build_status_request(_texts(values)[1]),
     read=_read_status,
 )
 """optout/status, which takes raw UIDs (docs/protocol.md 2.7)."""

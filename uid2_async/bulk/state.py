@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,7 +33,6 @@ from uid2_async.bulk.state_values import (
     Run,
     StagingCounts,
     StateRow,
-    StateSelection,
     StateStatistics,
     recheck_seconds,
     seconds_from,
@@ -261,7 +267,7 @@ class MappingState:
         Raises:
             InputError: If one of them is invalid. The message says which.
         """
-        keys = [_key(person, place) for place, person in enumerate(people, 1)]
+        keys = [_key(person, number) for number, person in enumerate(people, 1)]
         rows: dict[IdentityKey, StateRow | None] = {}
         for kind in IdentityType:
             some = [key for key in keys if key.kind is kind]
@@ -274,7 +280,7 @@ class MappingState:
     async def due(self) -> AsyncGenerator[list[IdentityKey], None]:
         """Iterate over pages of what a refresh would ask about now."""
         run = Run(number=0, started=self._now)
-        async for kind, identities in self.to_ask(run, StateSelection.due()):
+        async for kind, identities in self.to_ask(run, "due"):
             yield [IdentityKey(kind, identity) for identity in identities]
 
     async def export(
@@ -367,9 +373,9 @@ class MappingState:
             people = [people]
         keys: list[IdentityKey] = []
         uids: list[str] = []
-        for place, person in enumerate(people, 1):
+        for number, person in enumerate(people, 1):
             if not isinstance(person, str):
-                keys.append(_key(person, place))
+                keys.append(_key(person, number))
                 continue
             is_uid = kind == RAW_UID or (
                 kind is None and inspect_raw_uid(person) is not None
@@ -377,7 +383,7 @@ class MappingState:
             named = [] if kind == RAW_UID else list(_guess(person, kind))
             if not is_uid and not named:
                 raise InputError(
-                    f"Number {place} is not an email address, phone number, hash or "
+                    f"Number {number} is not an email address, phone number, hash or "
                     "raw UID.",
                     hint="Pass `kind` if the form does not show it.",
                 )
@@ -444,7 +450,13 @@ class MappingState:
         return self._counts
 
     async def to_ask(
-        self, run: Run, selection: StateSelection, *, limit: int = _PAGE
+        self,
+        run: Run,
+        source: str = "staged",
+        *,
+        unchecked_for: timedelta | None = None,
+        rotated: Mapping[str, datetime] | None = None,
+        limit: int = _PAGE,
     ) -> AsyncGenerator[IdentityPage, None]:
         """Iterate over the identities to ask the operator about, each once.
 
@@ -454,18 +466,30 @@ class MappingState:
 
         Args:
             run: The run.
-            selection: Which identities to ask about.
+            source: ``staged`` selects staged identities that are unknown or due.
+                ``due`` selects mapped identities that have reached ``refresh_from``,
+                and unmapped ones whose recheck interval is over.
+            unchecked_for: Selects mapped and opted-out identities not checked for this
+                time, instead of *source*.
+            rotated: Selects identities last checked before their salt bucket rotated,
+                instead of *source* (API v2).
             limit: The maximum number of identities per page.
         """
-        given = {**self._intervals, "started": run.started}
-        if selection.source == "staged":
+        given: dict[str, Any] = {**self._intervals, "started": run.started}
+        condition = state_rows.DUE
+        if unchecked_for is not None:
+            condition = state_rows.UNCHECKED
+            given["unchecked_for"] = int(unchecked_for.total_seconds())
+        elif rotated is not None:
+            condition = state_rows.ROTATED
+            times = [(name, seconds_from(at)) for name, at in rotated.items()]
+            await self._call(state_rows.load_rotated, times)
+        elif source == "staged":
             async for kind, identities in self._select_staged(given):
                 for start in range(0, len(identities), limit):
                     yield kind, identities[start : start + limit]
             return
-        if selection.source == "buckets":
-            await self._call(state_rows.load_rotated, selection)
-        known = self._pages(state_rows.select_known, (given, selection), limit)
+        known = self._pages(state_rows.select_known, (given, condition), limit)
         async for pages in known:
             for page in pages:
                 yield page
@@ -621,14 +645,14 @@ class MappingState:
         return await self._call(state_changes.files_done, run)
 
 
-def _key(person: Person, place: int) -> IdentityKey:
+def _key(person: Person, number: int) -> IdentityKey:
     """Return the key of a person."""
     if isinstance(person, IdentityKey):
         return person
     identity = as_identity(person)
     hashed = READERS[identity.kind](identity.value)
     if hashed is None:
-        raise InputError(f"Number {place} is not a valid {identity.kind}.")
+        raise InputError(f"Number {number} is not a valid {identity.kind}.")
     return IdentityKey(identity.identity_type, hashed)
 
 

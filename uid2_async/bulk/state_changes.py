@@ -202,10 +202,12 @@ _PENDING_PAGE: Final = _CHANGES.format(
     ORDER BY identity, kind LIMIT :limit"""
 )
 # What was exported before an epoch: the earliest later change shows it, unless the
-# identity was added even later.
+# identity was added even later. A delta that says REMOVED ends an opt-out: who comes
+# back after it is ADDED, as in the deltas.
 _HISTORY_PAGE: Final = _CHANGES.format(
     page=f"""SELECT k.identity, k.kind, m.uid, m.reason,
-        CASE WHEN h.added < :since THEN h.replaced
+        CASE WHEN h.replaced = '' AND m.exported >= :since THEN NULL
+            WHEN h.added < :since THEN h.replaced
             WHEN h.added IS NULL AND m.exported < :since THEN coalesce(m.uid, '')
             END AS said
     FROM (SELECT identity, kind FROM history_row WHERE {AFTER} AND epoch >= :since
@@ -230,8 +232,8 @@ def changes_page(
     compared to what was exported before the epoch *since*.
     """
     statement = _PENDING_PAGE if since is None else _HISTORY_PAGE
-    place = {"identity": after[0], "last_kind": after[1], "limit": limit}
-    given = {"epoch": db.epoch, "since": since, **place}
+    position = {"identity": after[0], "last_kind": after[1], "limit": limit}
+    given = {"epoch": db.epoch, "since": since, **position}
     *key_columns, change_text, uid_text, old_text = db.connection.execute(
         statement, given
     ).fetchone()

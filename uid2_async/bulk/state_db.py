@@ -160,7 +160,7 @@ CREATE TABLE scratch.rotated (name TEXT PRIMARY KEY, at INTEGER) WITHOUT ROWID;
 """
 _COMPANIONS: Final = ("", "-wal", "-shm", "-journal", "-staging")
 
-# --- places ---------------------------------------------------------------------------
+# --- locations ------------------------------------------------------------------------
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 # Locks or shared memory are unreliable there: https://sqlite.org/wal.html. WSL mounts
@@ -302,9 +302,9 @@ class KeySpill:
             self._flushes += 1
         for start in range(0, len(rows), _ROWS_PER_INSERT):
             some = rows[start : start + _ROWS_PER_INSERT]
-            places = ", ".join(["(?, ?, ?, ?)"] * len(some))
+            values = ", ".join(["(?, ?, ?, ?)"] * len(some))
             self._connection.execute(
-                f"INSERT INTO scratch.{self._table} VALUES {places}",
+                f"INSERT INTO scratch.{self._table} VALUES {values}",
                 list(chain.from_iterable(some)),
             )
         self._buffers.clear()

@@ -21,6 +21,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
+from datetime import datetime
 from functools import partial
 from itertools import repeat
 from typing import Any, Final, TypeVar
@@ -64,7 +65,7 @@ from uid2_async.bulk.outputs import JobOutputs
 from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.bulk.resume import Checkpoint, decode_checkpoint, encode_checkpoint
 from uid2_async.bulk.state import MappingState
-from uid2_async.bulk.state_values import IdentityKey, Run, StateRow, StateSelection
+from uid2_async.bulk.state_values import IdentityKey, Run, StateRow
 from uid2_async.client import UID2Client, buckets_call
 from uid2_async.errors import JobError
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
@@ -118,14 +119,13 @@ async def refresh_state(
     settings = job_settings(client, options, stop, on_progress, _system, state, delta)
     job = Job(**settings)
     async with _state_run(job) as (opened, run):
-        selection, endpoint = StateSelection.due(), MAP_V3
-        if options.unchecked_for is not None:
-            selection = StateSelection.sweep(options.unchecked_for)
-        elif options.api is Api.V2:
-            selection, endpoint = await _find_rotated(client, opened), MAP_V2
+        unchecked, rotated = options.unchecked_for, None
+        if unchecked is None and options.api is Api.V2:
+            rotated = await _find_rotated(client, opened)
+        due = opened.to_ask(run, "due", unchecked_for=unchecked, rotated=rotated)
         asking = job.dispatcher(
-            _ChunkSource(_chunks_to_ask(opened, run, selection, options.limit)),
-            endpoint=endpoint,
+            _ChunkSource(_identity_chunks(due, options.limit)),
+            endpoint=MAP_V3 if rotated is None else MAP_V2,
             keep=partial(_record, opened, run),
         )
         counts = await _ask_all(job, asking)
@@ -221,13 +221,12 @@ async def _end_state_run(
     return attrs.evolve(summary, changes=changes, seconds=seconds)
 
 
-async def _find_rotated(client: UID2Client, state: MappingState) -> StateSelection:
+async def _find_rotated(client: UID2Client, state: MappingState) -> dict[str, datetime]:
     """Ask which salt buckets have rotated since the last run (API v2)."""
     ended = [run.started for run in await state.runs() if run.ended]
     since = datetime_from_ms(1000 * max(ended, default=0))
     found = await client.run_call(buckets_call(since))
-    rotated = {bucket.bucket_id: bucket.last_updated for bucket in found}
-    return StateSelection.of_buckets(rotated)
+    return {bucket.bucket_id: bucket.last_updated for bucket in found}
 
 
 async def _record_opt_outs(
@@ -264,7 +263,7 @@ async def run_with_state(job: FileJob, state: MappingState) -> JobSummary:
         return JobSummary(**{**json.loads(ended), "outputs": outputs})
     run = await _start_run(state, job.client, job=name, segment=segment)
     asking = job.dispatcher(
-        _ChunkSource(_chunks_to_ask(state, run, StateSelection.staged())),
+        _ChunkSource(_identity_chunks(state.to_ask(run))),
         endpoint=job.endpoint,
         keep=partial(_record, state, run),
     )
@@ -525,12 +524,12 @@ class _ChunkSource:
         return chunk
 
 
-async def _chunks_to_ask(
-    state: MappingState, run: Run, selection: StateSelection, limit: int | None = None
+async def _identity_chunks(
+    pages: AsyncIterator[tuple[IdentityType, Sequence[bytes]]], limit: int | None = None
 ) -> AsyncIterator[Chunk]:
-    """Yield the identities to ask about, at most *limit*."""
+    """Yield the identities of *pages*, at most *limit*."""
     left = limit
-    async for kind, page in state.to_ask(run, selection):
+    async for kind, page in pages:
         identities = page if left is None else page[:left]
         for start in range(0, len(identities), STEP_ROWS):
             some = identities[start : start + STEP_ROWS]

@@ -285,8 +285,8 @@ class TextReader(ABC):
 
     def _error(self, what: str, hint: str, before: int = 0) -> InputError:
         """Return the error for *what* in the line after *before* loaded ones."""
-        place = f"{self.name}, line {self._line + before + 1}"
-        return InputError(f"{place}: {what}.", hint=hint)
+        where = f"{self.name}, line {self._line + before + 1}"
+        return InputError(f"{where}: {what}.", hint=hint)
 
     def close(self) -> None:
         """Close the file.

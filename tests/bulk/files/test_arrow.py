@@ -293,7 +293,7 @@ def test_without_pyarrow(
     assert caught.value.hint == "pip install 'uid2-async[arrow]'"
 
 
-def begin(source: Path, **options: Any) -> ArrowOutput:
+def open_part(source: Path, **options: Any) -> ArrowOutput:
     """Open an output with some rows."""
     how = FileFormatOptions(format=Format(source.suffix[1:]))
     part = source.with_name("part")
@@ -310,14 +310,14 @@ def begin(source: Path, **options: Any) -> ArrowOutput:
 def test_killed_before_the_rename_was_noted(source: Path) -> None:
     """The output is written again from its parts, and is the same."""
     target = source.with_name(f"out{source.suffix}")
-    output = begin(source)
+    output = open_part(source)
     output.sync()
     shutil.copytree(source.parent, source.parent / "killed")
     output.finish(target)
     assert target.stat().st_mode & 0o777 == 0o600
     assert [one.name for one in source.parent.glob("part*")] == []
 
-    again = begin(source.parent / "killed" / source.name, saved=1)
+    again = open_part(source.parent / "killed" / source.name, saved=1)
     again.close()
     again.finish(target)
     whole = target.read_bytes()
@@ -358,10 +358,10 @@ def fail(number: int) -> Callable[..., Any]:
 def test_a_disk_that_fails_at_the_end(source: Path, call: str, parts: int) -> None:
     """Nothing has the final name then, and no other file is left."""
     target = source.with_name(f"out{source.suffix}")
-    saved = begin(source).sync()
+    saved = open_part(source).sync()
     if parts == 2:
-        saved = begin(source, saved=saved).sync()
-    output = begin(source, saved=saved, disk=Disk(**{call: fail(5)}))
+        saved = open_part(source, saved=saved).sync()
+    output = open_part(source, saved=saved, disk=Disk(**{call: fail(5)}))
     output.close()
 
     with pytest.raises(JobError, match="a defect"):
@@ -373,7 +373,7 @@ def test_a_disk_that_fails_at_the_end(source: Path, call: str, parts: int) -> No
 
 def test_a_full_disk(source: Path) -> None:
     """A part that could not be written is made again."""
-    output = begin(source, disk=Disk(fsync=fail(28)))
+    output = open_part(source, disk=Disk(fsync=fail(28)))
     with pytest.raises(JobError, match="a defect"):
         output.sync()
 

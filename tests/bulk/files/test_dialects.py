@@ -362,7 +362,7 @@ def openers(folder: Path, files: dict[str, bytes]) -> list[Any]:
     return [partial(open_email, folder / name) for name in sorted(files)]
 
 
-def test_the_look_through_names_every_fault(tmp_path: Path) -> None:
+def test_the_precheck_names_every_fault(tmp_path: Path) -> None:
     """A ragged line, an empty part, a stray file: each with its file and line."""
     opens = openers(
         tmp_path,
@@ -400,7 +400,7 @@ def test_the_look_through_names_every_fault(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_the_look_through_stops_at_its_limit(tmp_path: Path) -> None:
+def test_the_precheck_stops_at_its_limit(tmp_path: Path) -> None:
     """A file with the wrong delimiter has a fault in each line."""
     opens = openers(tmp_path, {"a.csv": b"id,email\n" + b"1\n" * 100})
 

@@ -299,7 +299,9 @@ def test_names_tell_about_compression(tmp_path: Path) -> None:
     assert gzip.decompress((tmp_path / "out.csv.gz").read_bytes()).startswith(b"T,UID")
 
 
-def begin(folder: Path, target: str = "out.csv", **options: Any) -> tuple[Any, Path]:
+def open_part(
+    folder: Path, target: str = "out.csv", **options: Any
+) -> tuple[Any, Path]:
     """Open an output with a row in it."""
     source = folder / "in.csv"
     source.write_bytes(b"T\n1\n")
@@ -315,7 +317,7 @@ def begin(folder: Path, target: str = "out.csv", **options: Any) -> tuple[Any, P
 
 def test_the_output_is_private_and_appears_when_it_is_whole(tmp_path: Path) -> None:
     """Until it is finished there is a part; nobody but the owner can read either."""
-    output, target = begin(tmp_path)
+    output, target = open_part(tmp_path)
     assert not target.exists()
     assert stat.S_IMODE((tmp_path / "part").stat().st_mode) == 0o600
 
@@ -335,7 +337,7 @@ def test_another_file_system(tmp_path: Path) -> None:
     shared = Path("/dev/shm")  # noqa: S108 - a file system in memory
     if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("There is no second file system.")
-    output, target = begin(tmp_path)
+    output, target = open_part(tmp_path)
     far = shared / f"uid2-test-{os.getpid()}.csv"
     output.sync()
     try:
@@ -350,7 +352,7 @@ def test_another_file_system(tmp_path: Path) -> None:
 
 def test_a_long_name(tmp_path: Path) -> None:
     """The temporary name of the longest name there can be is not too long."""
-    output, _ = begin(tmp_path)
+    output, _ = open_part(tmp_path)
     target = tmp_path / ("語" * 84 + ".gz")
     output.sync()
     output.finish(target)
@@ -366,7 +368,7 @@ def reopen(folder: Path, saved: int, **options: Any) -> Any:
 
 def test_killed_behind_the_rename(tmp_path: Path) -> None:
     """The output is there: nothing is left to do, and no row can be added."""
-    output, target = begin(tmp_path)
+    output, target = open_part(tmp_path)
     remembered = output.sync()
     output.finish(target)
     whole = target.read_bytes()
@@ -384,7 +386,7 @@ def test_killed_behind_the_rename(tmp_path: Path) -> None:
 
 def test_a_part_that_lost_something(tmp_path: Path) -> None:
     """It is not gone on with."""
-    output, _ = begin(tmp_path)
+    output, _ = open_part(tmp_path)
     remembered = output.sync()
     output.close()
     (tmp_path / "part").write_bytes(b"T")
@@ -404,7 +406,7 @@ def fail(number: int) -> Callable[..., Any]:
 
 def test_a_full_disk(tmp_path: Path) -> None:
     """What was saved stays, and another run goes on from it."""
-    output, target = begin(tmp_path)
+    output, target = open_part(tmp_path)
     remembered = output.sync()
     output.close()
     full = reopen(tmp_path, remembered, disk=Disk(write=fail(28)))
@@ -425,7 +427,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_disk_that_fails_at_the_end(tmp_path: Path, suffix: str, call: str) -> None:
     """Nothing has the final name then; the part is kept for another run."""
-    output, target = begin(tmp_path, f"out.{suffix}", disk=Disk(**{call: fail(5)}))
+    output, target = open_part(tmp_path, f"out.{suffix}", disk=Disk(**{call: fail(5)}))
 
     with pytest.raises(JobError, match="Input/output error"):
         output.finish(target)
@@ -446,7 +448,7 @@ def test_a_disk_that_is_full_while_compressing(
     tmp_path: Path, small_files: None
 ) -> None:
     """The unfinished copy is taken away, and the part is kept."""
-    output, target = begin(tmp_path, "out.csv.gz")
+    output, target = open_part(tmp_path, "out.csv.gz")
     output.write(os.urandom(900))  # which does not get smaller
     output.sync()
     resource.setrlimit(

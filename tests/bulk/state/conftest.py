@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from uid2_async.bulk.state import MappingState
-from uid2_async.bulk.state_values import Change, IdentityKey, Run, StateSelection
+from uid2_async.bulk.state_values import Change, IdentityKey, Run
 from uid2_async.models import IdentityScope, IdentityType, MapRow
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 EMAIL = IdentityType.EMAIL
-STAGED = StateSelection.staged()
 OPERATOR = "https://operator.example"
 
 
@@ -115,10 +114,10 @@ class Days:
         return [rows[key] for key in keys]
 
     async def to_ask(
-        self, run: Run, selection: StateSelection = STAGED, **options: int
+        self, run: Run, source: str = "staged", **options: Any
     ) -> list[int]:
         """List who must be asked about, by number."""
-        pages = self.state.to_ask(run, selection, **options)
+        pages = self.state.to_ask(run, source, **options)
         return [NUMBERS[key] async for _, page in pages for key in page]
 
     async def unknown(self, day: float, *numbers: int) -> set[int]:

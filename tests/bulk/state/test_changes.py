@@ -116,7 +116,7 @@ async def test_who_was_never_exported_is_not_exported_as_gone(days: Any) -> None
     ]
 
 
-async def test_named_changes_are_left_out(days: Any) -> None:
+async def test_written_changes_are_left_out(days: Any) -> None:
     """The delta already has their lines, with the keys of the input."""
     run = await days.start_run(0)
     await days.record(run, {number: days.mapped(number) for number in range(600)})

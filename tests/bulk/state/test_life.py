@@ -214,7 +214,7 @@ async def test_a_power_cut_takes_nothing_that_was_recorded(
         (folder / "people.db-wal").write_bytes(data[:size] + junk)
         after = of(folder / "people.db")
         async with after.state:
-            resumed = await after.begin(1, job="one")
+            resumed = await after.start_run(1, job="one")
             found = [number for number, *_ in await after.pending(resumed)]
         safe = sum(one <= size for one in sizes)
         assert found == list(range(len(found)))

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from uid2_async import MappingState, Phone, PhoneHash
-from uid2_async.bulk.state_values import StateSelection
 from uid2_async.errors import InputError, JobError
 from uid2_async.models import IdentityType, MapRow
 from uid2_async.protocol import base64
@@ -211,7 +210,28 @@ async def test_a_purge_waits_for_no_job(days: Any) -> None:
     assert await days.state.purge(days.key(1)) == 0
 
 
-STAGED = StateSelection.staged()
+@pytest.mark.parametrize("exported", [True, False])
+async def test_who_comes_back_after_a_removal_is_added(
+    days: Any, exported: bool
+) -> None:
+    """An earlier opt-out is forgotten once a delta has said REMOVED, and not before."""
+    everyone = range(20)
+    await days.full(0, everyone)
+    await days.run(1, {1: MapRow(reason="optout")})
+    run = await days.start_run(2)
+    await days.record(run, {1: days.mapped("b")})
+    assert await days.pending(run) == [(1, "RETURNED", days.uid("b"), None)]
+    await days.state.finish(run, exported=True)
+    gone = await days.full(3, range(2, 20), max_removed=1, export=exported)
+    assert [name for _, name, *_ in gone] == ["REMOVED", "REMOVED"]
+
+    await days.run(4, {1: days.mapped("c")})
+
+    expected = "ADDED" if exported else "RETURNED"
+    assert (1, expected, days.uid("c"), None) in await days.history(3)
+    kept = "ADDED" if exported else "ROTATED"
+    changes = {number: name for number, name, *_ in await days.history(5)}
+    assert changes.get(1) == kept
 
 
 async def test_the_scratch_file_ends_with_its_run(
@@ -224,12 +244,12 @@ async def test_the_scratch_file_ends_with_its_run(
     keys = [days.identity(number) for number in range(10, 102_000)]
     for some in (keys[:101_000], keys[100_500:]):
         await days.state.stage(EMAIL, some)
-    asked = days.state.to_ask(run, STAGED)
+    asked = days.state.to_ask(run)
     assert [key async for _, page in asked for key in page] == sorted(keys)
     assert await days.state.remove_absent(run, "all", 0.1) == 10
     other = days.identity(200_000)
     await days.state.stage(EMAIL, [other])
-    asked = days.state.to_ask(run, STAGED)
+    asked = days.state.to_ask(run)
     assert other in [key async for _, page in asked for key in page]
     scratch = path.with_name("people.db-staging")
     assert scratch.stat().st_mode & 0o777 == 0o600

@@ -10,7 +10,7 @@ import pytest
 
 from uid2_async import Email, EmailHash, Phone
 from uid2_async.bulk.outcomes import MapFailure
-from uid2_async.bulk.state_values import IdentityKey, StateRow, StateSelection
+from uid2_async.bulk.state_values import IdentityKey, StateRow
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityType, MapRow
 from uid2_async.protocol.normalize import identity_bytes
@@ -55,13 +55,10 @@ async def test_pages_are_full_and_in_order(days: Any) -> None:
     keys = [days.identity(number) for number in range(3_000)]
     await days.state.stage(EMAIL, keys)
 
-    pages = [page async for _, page in days.state.to_ask(run, STAGED, limit=7)]
+    pages = [page async for _, page in days.state.to_ask(run, limit=7)]
 
     assert [key for page in pages for key in page] == sorted(keys)
     assert max(map(len, pages)) == 7
-
-
-STAGED = StateSelection.staged()
 
 
 async def test_what_is_due_must_be_asked(days: Any) -> None:
@@ -325,7 +322,7 @@ async def test_a_refresh_selects_what_is_due(days: Any) -> None:
         (200, {1, 2, 3, 4, 5, 6, 7}),
     ):
         run = await days.start_run(day)
-        found = await days.to_ask(run, StateSelection.due(), limit=2)
+        found = await days.to_ask(run, "due", limit=2)
         assert (set(found), len(found)) == (expected, len(expected))
     due = [key async for page in days.state.due() for key in page]
     assert len(due) == 7
@@ -340,7 +337,7 @@ async def test_what_was_recorded_is_due_no_more(days: Any) -> None:
 
     run = await days.start_run(2, job="refresh")
 
-    assert set(await days.to_ask(run, StateSelection.due())) == set(range(4, 10))
+    assert set(await days.to_ask(run, "due")) == set(range(4, 10))
 
 
 async def test_a_sweep_selects_what_was_not_checked(days: Any) -> None:
@@ -350,8 +347,8 @@ async def test_a_sweep_selects_what_was_not_checked(days: Any) -> None:
     run = await days.start_run(5)
 
     async def sweep(since: int) -> set[int]:
-        selection = StateSelection.sweep(timedelta(days=since))
-        return set(await days.to_ask(run, selection))
+        selection = {"unchecked_for": timedelta(days=since)}
+        return set(await days.to_ask(run, **selection))
 
     assert await sweep(5) == {1, 2}
     assert await sweep(0) == {1, 2, 4}
@@ -368,9 +365,9 @@ async def test_buckets_select_what_was_checked_before_they_rotated(days: Any) ->
     rotated = {"b0": days.at(1), "b1": days.at(0), "x": days.at(2)}
 
     for _ in range(2):
-        selection = StateSelection.of_buckets(rotated)
-        assert set(await days.to_ask(run, selection)) == {0, 6}
-    assert await days.to_ask(run, StateSelection.of_buckets({})) == []
+        selection = {"rotated": rotated}
+        assert set(await days.to_ask(run, **selection)) == {0, 6}
+    assert await days.to_ask(run, rotated={}) == []
 
 
 async def test_everything_can_be_exported(days: Any) -> None:
