@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from uid2_async import MappingState, Phone, UID2Client
-from uid2_async.bulk.columns import NationalPhones, find_identifiers
+from uid2_async.bulk.columns import find_identifiers
 from uid2_async.bulk.estimate import estimate_file
 from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.jobs import map_file
@@ -305,10 +305,10 @@ def test_steps_are_smaller(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     write(source, ["tel"], [["030 123456"]] * 60)
 
-    def sizes(phones: NationalPhones | None) -> list[int]:
+    def sizes(country: str | None) -> list[int]:
         reader = open_reader(source, FileFormatOptions())
         columns = find_identifiers(
-            reader.header, column="tel", kind="phone", several={}, phones=phones
+            reader.header, column="tel", kind="phone", several={}, country=country
         )
         reader.select(columns.wanted)
         steps: list[int] = []
@@ -319,7 +319,7 @@ def test_steps_are_smaller(tmp_path: Path) -> None:
         return steps
 
     assert sizes(None) == [60]
-    assert sizes(NationalPhones("DE", None)) == [50, 10]
+    assert sizes("DE") == [50, 10]
 
 
 def test_estimates(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from uid2_async.bulk.outcomes import (
 from uid2_async.bulk.paths import Content
 from uid2_async.errors import InputError
 from uid2_async.models import MapRow, UnmappedReason
-from uid2_async.phones import PhoneFault, check_country, load_countries, to_sendable
+from uid2_async.phones import PhoneFault, to_sendable
 from uid2_async.protocol import base64
 
 if TYPE_CHECKING:
@@ -183,39 +183,6 @@ _EMAIL_MARKS: Final = ("\t", "\r", "\n", "<", ">", '"', "(", ")", ":", " ", ".\0
 _SAMPLES: Final = 1_000
 
 
-class NationalPhones:
-    """Converts phones to E.164, as :func:`~uid2_async.phones.to_sendable` does."""
-
-    def __init__(self, country: str | None, column: str | None) -> None:
-        """Accept the national format of one country, or of the country of each row."""
-        if country is not None:
-            check_country(country)
-        load_countries()
-        self.column: str | None = column
-        self._country = country
-
-    def rewrite(
-        self, column: IdentityColumn, countries: Sequence[str] | None
-    ) -> IdentityColumn:
-        """Convert the phones among the identities of some rows."""
-        kinds = column.kinds
-        if isinstance(kinds, str) and kinds != PHONE:
-            return column
-        values = list(column.values or ())
-        faults: dict[int, PhoneFault] = {}
-        for row, value in enumerate(values):
-            kind = kinds if isinstance(kinds, str) else kinds[row]
-            if value is None or kind != PHONE:
-                continue
-            country = "" if countries is None else countries[row].strip()
-            found = to_sendable(value, country or self._country)
-            if isinstance(found, PhoneFault):
-                faults[row] = found
-            else:
-                values[row] = found
-        return attrs.evolve(column, values=values, faults=faults)
-
-
 @attrs.frozen
 class IdentifierColumns:
     """Extracts the identifiers of some rows.
@@ -224,13 +191,13 @@ class IdentifierColumns:
         columns: The kind and name of each column, in order of preference.
         kind_column: The column with the kind of each row, which replaces that of
             *columns*.
-        phones: Converts national phone numbers, if any.
-        country_column: The column with their countries.
+        country: The country of phone numbers in national format.
+        country_column: The column with the country of each row, if it has one.
     """
 
     columns: Sequence[tuple[str, str]]
     kind_column: str | None = None
-    phones: NationalPhones | None = None
+    country: str | None = None
     country_column: str | None = None
 
     @property
@@ -241,9 +208,14 @@ class IdentifierColumns:
         return names + [one for one in others if one is not None]
 
     @property
+    def is_national(self) -> bool:
+        """Whether phone numbers are converted."""
+        return self.country is not None or self.country_column is not None
+
+    @property
     def step_rows(self) -> int:
         """The number of rows per step, so that a step takes less than 5 ms."""
-        return STEP_ROWS if self.phones is None else _PHONE_STEP_ROWS
+        return _PHONE_STEP_ROWS if self.is_national else STEP_ROWS
 
     def identities(self, rows: Rows) -> list[IdentityColumn]:
         """List the identifiers of some rows, one list per column.
@@ -260,15 +232,32 @@ class IdentifierColumns:
                 nothing = sum(one in _OF_NOTHING for one in values)
                 values = ["" if one in _OF_NOTHING else one for one in values]
             present = [one or None for one in values]
-            found.append(
-                IdentityColumn(kinds or kind, present, hashes_of_nothing=nothing)
-            )
-        if self.phones is None:
-            return found
-        countries = None
+            column = IdentityColumn(kinds or kind, present, hashes_of_nothing=nothing)
+            found.append(column)
+        if self.is_national:
+            return [self._with_phones(rows, column) for column in found]
+        return found
+
+    def _with_phones(self, rows: Rows, column: IdentityColumn) -> IdentityColumn:
+        """Convert phones to E.164, as :func:`~uid2_async.phones.to_sendable` does."""
+        kinds, countries = column.kinds, None
+        if isinstance(kinds, str) and kinds != PHONE:
+            return column
         if self.country_column is not None:
             countries = rows.values(self.country_column)
-        return [self.phones.rewrite(one, countries) for one in found]
+        values = list(column.values or ())
+        faults: dict[int, PhoneFault] = {}
+        for row, value in enumerate(values):
+            kind = kinds if isinstance(kinds, str) else kinds[row]
+            if value is None or kind != PHONE:
+                continue
+            country = "" if countries is None else countries[row].strip()
+            found = to_sendable(value, country or self.country)
+            if isinstance(found, PhoneFault):
+                faults[row] = found
+            else:
+                values[row] = found
+        return attrs.evolve(column, values=values, faults=faults)
 
 
 class InputWarnings:
@@ -336,7 +325,8 @@ def find_identifiers(
     kind: str | None,
     several: Mapping[str, str],
     kind_column: str | None = None,
-    phones: NationalPhones | None = None,
+    country: str | None = None,
+    country_column: str | None = None,
     name: str = "",
 ) -> IdentifierColumns:
     """Find the identifier columns in *header*.
@@ -345,11 +335,9 @@ def find_identifiers(
     means all, in order of preference.
     """
     find = partial(_find_name, header, name)
-    country = None if phones is None else phones.column
-    if country is not None:
-        country = find(
-            country, "Name the column with the countries: `country_column=NAME`."
-        )
+    if country_column is not None:
+        hint = "Name the column with the countries: `country_column=NAME`."
+        country_column = find(country_column, hint)
     if several or kind is not None:
         wanted = several or {kind or "": column or VALUE_NAME}
         columns = []
@@ -358,14 +346,12 @@ def find_identifiers(
             hint = f"Use `{option}` with one of these columns."
             names = _expand_name(header, given)
             columns += [(each, find(one, hint)) for one in names]
-        return IdentifierColumns(columns, phones=phones, country_column=country)
+        return IdentifierColumns(columns, None, country, country_column)
     hint = f"Name the column with the identifiers: `column=NAME`, or {VALUE_NAME}."
     value = find(column or VALUE_NAME, hint)
     hint = f"Pass `type` if all rows have the same type, or add a column {KIND_NAME}."
     kinds = find(kind_column or KIND_NAME, hint)
-    return IdentifierColumns(
-        [(kinds, value)], kind_column=kinds, phones=phones, country_column=country
-    )
+    return IdentifierColumns([(kinds, value)], kinds, country, country_column)
 
 
 def _find_name(header: Sequence[str], file: str, column: str, hint: str) -> str:

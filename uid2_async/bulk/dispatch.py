@@ -16,7 +16,7 @@ from typing import Final, Self, TypeAlias
 from uid2_async._call import Call
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_cancelled
 from uid2_async.bulk.batches import Batch, Batcher, Chunk, Source
-from uid2_async.bulk.limit import ConcurrencyLimit
+from uid2_async.bulk.limit import ConcurrencyLimit, StallWatch
 from uid2_async.bulk.options import JobOptions
 from uid2_async.bulk.outcomes import MAP_V3, Endpoint, MapFailure, Outcome, Progress
 from uid2_async.bulk.private_files import SYSTEM, System
@@ -62,8 +62,6 @@ _LINGER_SECONDS: Final = 1.0
 _MAX_ROUNDS: Final = 3
 # How much further the source is read if only failing batches are left.
 _PROBE_ROWS: Final = 1_000
-# The number of stall checks per stall timeout.
-_WATCH_PARTS: Final = 8
 # After this many seconds of CPU work, a job yields to other tasks.
 _TIME_SLICE: Final = 0.001
 _ATTEMPT_SECONDS: Final = 45.0
@@ -149,8 +147,7 @@ class Dispatcher:
         self._failure: BaseException | None = None
         self._last_error: UID2Error | None = None
         self._is_reached = False
-        self._alive_at = self._now()
-        self._was_frozen = False
+        self._stall = StallWatch(options.stall_timeout, self._now, system.sleep)
         self._is_stopped = False
         self._news = asyncio.Event()
         self._queued = asyncio.Event()
@@ -163,7 +160,7 @@ class Dispatcher:
 
     async def __aenter__(self) -> Self:
         """Start the reader, the workers and the watchdog."""
-        parts = [self._read_all, self._watch, *[self._send_all] * self._workers]
+        parts = [self._read_all, self._watch_stall, *[self._send_all] * self._workers]
         if self._stop_event is not None:
             parts.append(self._drain_on_stop)
         self._tasks = [asyncio.create_task(self._guard(part)) for part in parts]
@@ -294,7 +291,7 @@ class Dispatcher:
         if self._batcher.ready and self._failure is None:
             if not self._unanswered:
                 # An idle job is not stalled.
-                self._revive()
+                self._stall.reset()
             self._unanswered += len(self._batcher.ready)
             self._queue.extend(self._batcher.ready)
             self._queued.set()
@@ -377,7 +374,7 @@ class Dispatcher:
             return self._decide(batch, error, batches)
         self.limit.succeeded()
         self._is_reached = True
-        self._revive()
+        self._stall.reset()
         return rows
 
     async def _ask(self, batch: Batch) -> Replies:
@@ -510,47 +507,19 @@ class Dispatcher:
             self._queue.append(batch)
         self._queued.set()
 
-    # --- the watch for a stall --------------------------------------------------------
-
-    async def _watch(self) -> None:
+    async def _watch_stall(self) -> None:
         """End the job if nothing succeeds for too long although there is work."""
-        patience = self._options.stall_timeout
         while True:
             # Waiting for a Retry-After is not a stall.
-            until = self._alive_at + patience + self.limit.longest_hint
-            left = until - self._now()
-            if left > 0:
-                await self._sleep_watchfully(min(left, patience / _WATCH_PARTS))
-            elif self._queue or self.limit.in_flight:
+            await self._stall.wait(lambda: self.limit.longest_hint)
+            if self._queue or self.limit.in_flight:
                 error = type(self._last_error).__name__ if self._last_error else "none"
+                patience = self._options.stall_timeout
                 raise StalledError(
                     f"Stopped: no request has succeeded in the last {patience:g} s. "
                     f"{self.batches} had succeeded before. Last error: {error}."
                 )
-            else:
-                self._revive()
-
-    async def _sleep_watchfully(self, seconds: float) -> None:
-        """Sleep for *seconds*. If it took far longer, the process was suspended.
-
-        A stopped process, a frozen container or a migrating machine cannot receive
-        replies. That time does not count, and once after each success another full
-        period is granted, since all connections may have to be reopened.
-        """
-        due = self._now() + seconds
-        await self._system.sleep(seconds)
-        late = self._now() - due
-        if late <= 0:
-            return
-        self._alive_at = min(self._alive_at + late, self._now())
-        if late >= self._options.stall_timeout / _WATCH_PARTS and not self._was_frozen:
-            self._revive()
-            self._was_frozen = True
-
-    def _revive(self) -> None:
-        """Start a new stall period now."""
-        self._alive_at = self._now()
-        self._was_frozen = False
+            self._stall.reset()
 
 
 def _as_failure(error: BaseException) -> BaseException:

@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +16,9 @@ import attrs
 
 from uid2_async.bulk.batches import Batcher, Chunk, IdentityColumn
 from uid2_async.bulk.columns import (
+    IdentifierColumns,
     InputWarnings,
-    NationalPhones,
     RowStatus,
-    find_identifiers,
 )
 from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.options import MapOptions
@@ -121,14 +120,9 @@ def work_out(
     return Costs(
         once=run(identities, ROW_SECONDS, in_steps=False),
         first_load=run(identities, FIRST_LOAD_ROW_SECONDS),
-        daily=run(due_in_a_day(identities), DAILY_ROW_SECONDS),
+        daily=run(math.ceil(identities * DUE_SHARE), DAILY_ROW_SECONDS),
         state_bytes=identities * STATE_BYTES,
     )
-
-
-def due_in_a_day(identities: int) -> int:
-    """Return how many of *identities* are due on a usual day."""
-    return math.ceil(identities * DUE_SHARE)
 
 
 # --- distinct identities --------------------------------------------------------------
@@ -308,7 +302,7 @@ def estimate_file(
         InputError: If the file cannot be read.
     """
     options = options or MapOptions()
-    phones = options.national_phones()
+    find = options.identifier_finder()
     # Without a state, the job forgets identities that it saw long ago.
     batcher = None
     if not with_state:
@@ -317,9 +311,8 @@ def estimate_file(
     count = _Count(batcher)
     with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
         for pair in expand_locations(source, "."):
-            _count_file(pair.source, Path(folder), options, phones, count)
+            _count_file(pair.source, Path(folder), options, find, count)
     count.end()
-    unique = int(count.unique)
     identifiers = count.status_counts[RowStatus.MAPPED]
     costs = work_out(
         count.asked,
@@ -329,24 +322,24 @@ def estimate_file(
         latency=latency,
         processes=processes,
     )
+    once, first, daily = costs.once, costs.first_load, costs.daily
     return Estimate(
         rows=count.rows,
         identifiers=identifiers + count.status_counts[RowStatus.INVALID],
-        unique=unique,
+        unique=int(count.unique),
         is_exact=count.unique.is_exact,
         invalid=count.status_counts[RowStatus.INVALID],
         empty=count.status_counts[RowStatus.EMPTY],
         input_warnings=dict(count.warnings),
-        batches=count.batches or costs.once.batches,
-        seconds=START_SECONDS
-        + (costs.first_load if with_state else costs.once).seconds,
-        sent_bytes=costs.once.sent_bytes,
-        received_bytes=costs.once.received_bytes,
+        batches=count.batches or once.batches,
+        seconds=START_SECONDS + (first if with_state else once).seconds,
+        sent_bytes=once.sent_bytes,
+        received_bytes=once.received_bytes,
         state_bytes=costs.state_bytes,
-        first_load_seconds=START_SECONDS + costs.first_load.seconds,
-        daily_unique=costs.daily.identities,
-        daily_batches=costs.daily.batches,
-        daily_seconds=START_SECONDS + costs.daily.seconds,
+        first_load_seconds=START_SECONDS + first.seconds,
+        daily_unique=daily.identities,
+        daily_batches=daily.batches,
+        daily_seconds=START_SECONDS + daily.seconds,
     )
 
 
@@ -354,7 +347,7 @@ def _count_file(
     source: Location | None,
     folder: Path,
     options: MapOptions,
-    phones: NationalPhones | None,
+    find: Callable[..., IdentifierColumns],
     count: _Count,
 ) -> None:
     """Count the rows of one file; copy a remote one into *folder* first."""
@@ -366,14 +359,7 @@ def _count_file(
     warnings = InputWarnings()
     reader = open_reader(source, options.for_file(source), name=name)
     with closing(reader):
-        columns = find_identifiers(
-            reader.header,
-            column=options.column,
-            kind=options.type,
-            several=options.identifiers,
-            phones=phones,
-            name=reader.name,
-        )
+        columns = find(reader.header, name=reader.name)
         reader.select(columns.wanted)
         while True:
             rows = reader.take(columns.step_rows)

@@ -207,29 +207,13 @@ def _map_job(
     **more: Any,
 ) -> FileJob:
     """Prepare a mapping job. Blocks."""
-    if delta is not None and state is None:
-        raise ConfigError(
-            "A delta lists the changes of a state.",
-            hint="Name a state as well (`state`).",
-        )
-    if options.full and delta is None:
-        raise ConfigError(
-            "People missing from a full input are listed in the delta.",
-            hint="Name a delta as well (`delta`).",
-        )
+    _check_delta(options, state, delta)
     iso = None if options.refresh_from is None else options.refresh_from == "iso"
     return _file_job(
         source,
         target,
         options=attrs.evolve(options, iso=iso),
-        find=partial(
-            find_identifiers,
-            column=options.column,
-            kind=options.type,
-            several=options.identifiers,
-            kind_column=options.type_column,
-            phones=options.national_phones(),
-        ),
+        find=options.identifier_finder(),
         formatter=OutcomeColumns(
             list(options.identifiers) or [options.type or "identifier"],
             rule=options.optout_rule,
@@ -243,6 +227,20 @@ def _map_job(
         keys=() if delta is None else options.keys,
         **more,
     )
+
+
+def _check_delta(options: MapOptions, state: object, delta: object) -> None:
+    """Reject a delta without a state, and an audience without a delta."""
+    if delta is not None and state is None:
+        raise ConfigError(
+            "A delta lists the changes of a state.",
+            hint="Name a state as well (`state`).",
+        )
+    if options.full and delta is None:
+        raise ConfigError(
+            "People missing from a full input are listed in the delta.",
+            hint="Name a delta as well (`delta`).",
+        )
 
 
 def _file_job(
@@ -340,42 +338,27 @@ def _has_precheck(job: FileJob) -> bool:
 
 def _open_files(job: FileJob) -> FileJob:
     """Check the paths of a job, and open its folder and its inputs. Blocks."""
-    options, disk = job.options, job.system.disk
+    options = job.options
     path = _job_folder(job) if job.is_resumable else None
     bad_rows = None
     if options.bad_rows is not None and job.table is None:
         bad_rows = local_path(options.bad_rows, "bad_rows")
+    delta = None if job.delta is None else locate(job.delta)
+    unfinished = path is not None and JobFolder.is_unfinished(path)
     check_targets(
         job.pairs,
-        others={
-            "delta": None if job.delta is None else locate(job.delta),
-            "bad_rows": bad_rows,
-        },
+        others={"delta": delta, "bad_rows": bad_rows},
         roles={"state": [] if job.state is None else state_paths(job.state.path)},
         folders={"job_dir": path},
         force=options.force,
-        unfinished=path is not None
-        and JobFolder.is_unfinished(path)
-        and not options.restart,
+        unfinished=unfinished and not options.restart,
         allow_shared=options.shared_folders,
     )
     with ExitStack() as stack:
-        if path is None:
-            job = attrs.evolve(job, parts=_make_temporary_folder(job, stack))
-        else:
-            folder = JobFolder.open(
-                path,
-                job.terms,
-                now=job.system.clock(),
-                restart=options.restart,
-                shared=options.shared_folders,
-                disk=disk,
-            )
-            stack.push(folder)
-            job = attrs.evolve(job, folder=folder, parts=folder.path)
+        job = _open_folder(job, path, stack)
         if bad_rows is not None:
-            collected = stack.enter_context(closing(BadRows(bad_rows, disk=disk)))
-            job = attrs.evolve(job, bad_rows=collected)
+            collected = closing(BadRows(bad_rows, disk=job.system.disk))
+            job = attrs.evolve(job, bad_rows=stack.enter_context(collected))
         files = [_open_input(job, *one) for one in enumerate(job.pairs)]
         job = attrs.evolve(job, files=files)
         if not _has_precheck(job):
@@ -384,6 +367,22 @@ def _open_files(job: FileJob) -> FileJob:
             identities = [one.identity for one in files if one.identity]
             check_inputs(job.folder.checkpoints, identities)
         return attrs.evolve(job, resources=stack.pop_all())
+
+
+def _open_folder(job: FileJob, path: Path | None, stack: ExitStack) -> FileJob:
+    """Open the folder of a job, or make a temporary one. Blocks."""
+    if path is None:
+        return attrs.evolve(job, parts=_make_temporary_folder(job, stack))
+    folder = JobFolder.open(
+        path,
+        job.terms,
+        now=job.system.clock(),
+        restart=job.options.restart,
+        shared=job.options.shared_folders,
+        disk=job.system.disk,
+    )
+    stack.push(folder)
+    return attrs.evolve(job, folder=folder, parts=folder.path)
 
 
 def _job_folder(job: FileJob) -> Path:

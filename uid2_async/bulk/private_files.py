@@ -24,6 +24,11 @@ import attrs
 from uid2_async._private import printable
 from uid2_async.errors import JobError
 
+try:
+    import fcntl
+except ImportError:  # Windows has none; require_posix says so
+    fcntl = None  # type: ignore[assignment] # as above
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -35,13 +40,6 @@ _HINTS: Final = {
 }
 
 
-def _flock(descriptor: int, operation: int) -> None:
-    """Lock an open file."""
-    import fcntl  # noqa: PLC0415 - Windows has none, and only this needs it
-
-    fcntl.flock(descriptor, operation)
-
-
 @attrs.frozen(kw_only=True)
 class Disk:
     """The operating system calls that may fail while a job runs."""
@@ -49,7 +47,9 @@ class Disk:
     write: Callable[[int, bytes], int] = attrs.field(default=os.write)
     fsync: Callable[[int], None] = attrs.field(default=os.fsync)
     replace: Callable[[Path, Path], None] = attrs.field(default=os.replace)
-    flock: Callable[[int, int], None] = attrs.field(default=_flock)
+    flock: Callable[[int, int], None] = attrs.field(
+        default=getattr(fcntl, "flock", None)
+    )
 
 
 DISK: Final = Disk()
@@ -70,17 +70,12 @@ SYSTEM: Final = System()
 
 def require_posix() -> None:
     """Reject platforms without the calls that keep files safe."""
-    try:
-        import fcntl  # noqa: F401, PLC0415 - stands for all of POSIX
-    except ImportError:
-        pass
-    else:
-        return
-    raise JobError(
-        "File jobs need a POSIX system. This one has no fcntl.",
-        hint="Run them on Linux, on macOS or in WSL. Everything else works here, "
-        "including BulkMapper for lists and streams.",
-    )
+    if fcntl is None:
+        raise JobError(
+            "File jobs need a POSIX system. This one has no fcntl.",
+            hint="Run them on Linux, on macOS or in WSL. Everything else works here, "
+            "including BulkMapper for lists and streams.",
+        )
 
 
 def attempt(
@@ -290,8 +285,6 @@ class FileLock:
 
 def _lock(descriptor: int, path: Path, disk: Disk) -> None:
     """Lock an open file, or raise an error that names the holder."""
-    import fcntl  # noqa: PLC0415 - Windows has none; open_private refuses there
-
     try:
         disk.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
