@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BufferedIOBase
 from itertools import repeat
 from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -22,11 +23,11 @@ from uid2_async.bulk.text import (
     MAX_FIELD_CHARS,
     MAX_LINE_CHARS,
     MAX_ROW_LINES,
+    TextOutput,
     TextReader,
     TextRows,
     iso_texts,
     split_line_end,
-    wide_mark,
 )
 from uid2_async.errors import InputError
 
@@ -311,8 +312,8 @@ def _defused(field: str) -> str:
     return f"'{field}" if field.startswith(_FORMULAS) else field
 
 
-class CsvFormat:
-    """Makes CSV from rows and their appended columns.
+class CsvOutput(TextOutput):
+    """Writes CSV: rows and their appended columns.
 
     This runs for every row of a file, so it works by column, and searches a whole
     column for quotes at once.
@@ -320,36 +321,32 @@ class CsvFormat:
 
     def __init__(
         self,
-        options: FileFormatOptions,
         reader: Reader | None,
+        options: FileFormatOptions,
+        part: Path | None,
+        *,
         added: Mapping[str, Content],
+        **how: Any,
     ) -> None:
         """Write CSV according to *options*."""
-        self.added: Mapping[str, Content] = added
-        self._reader = reader
-        self._iso = bool(options.iso)
         self._is_safe = options.spreadsheet_safe
         self._options = options
         self._delimiter = options.delimiter or ","
-        self.keeps_text: bool = False
+        first = ""
         if isinstance(reader, CsvReader):
             self._options = reader.options
             own = reader.options.delimiter or ","
             self._delimiter = options.delimiter or own
             self.keeps_text = self._delimiter == own
-        first = reader.first if isinstance(reader, CsvReader) else ""
+            first = reader.first
         # A last row without a line end gets that of the header.
         self._end = "\r\n" if first.endswith("\r\n") else "\n"
         self._width = len(added) + (0 if reader is None else len(reader.header))
-        comment = self._options.comment
-        self._marks = (
-            self._delimiter,
-            '"',
-            "\n",
-            "\r",
-            *((" ",) if self._options.skip_initial_space else ()),
-            *((comment,) if comment else ()),
-        )
+        marks = (self._delimiter, '"', "\n", "\r", self._options.comment)
+        self._marks = tuple(filter(None, marks))
+        if self._options.skip_initial_space:
+            self._marks += (" ",)
+        super().__init__(reader, options, part, added=added, **how)
 
     def header(self) -> str:
         """Return what comes before the first row."""
@@ -359,7 +356,7 @@ class CsvFormat:
             return reader.prefix + self.join([reader.first], names, plain=False)
         header = [] if reader is None else reader.header
         cells = [self.cells([name]) for name in header]
-        return wide_mark(reader) + self.lines([*cells, *names])
+        return self._wide_mark() + self.lines([*cells, *names])
 
     def input_cells(self, rows: Rows) -> list[list[str]]:
         """Format the fields of the input."""

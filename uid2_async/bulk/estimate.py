@@ -15,11 +15,7 @@ from typing import Any, Final
 import attrs
 
 from uid2_async.bulk.batches import Batcher, Chunk, IdentityColumn
-from uid2_async.bulk.columns import (
-    IdentifierColumns,
-    InputWarnings,
-    RowStatus,
-)
+from uid2_async.bulk.columns import IdentifierColumns, InputWarnings, RowStatus
 from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.options import MapOptions
 from uid2_async.bulk.outcomes import MAP_V3

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
-import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from io import BufferedIOBase, BufferedReader
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from uid2_async._private import printable
-from uid2_async.bulk.csv_files import CsvFormat, CsvReader
-from uid2_async.bulk.json_lines import JsonFormat, JsonReader
+from uid2_async.bulk.csv_files import CsvOutput, CsvReader
+from uid2_async.bulk.json_lines import JsonOutput, JsonReader
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
@@ -25,53 +22,18 @@ from uid2_async.bulk.paths import (
     attempt_read,
     is_gzipped,
     known_suffix,
-    move_file,
     temp_sibling,
-    write_atomically,
 )
-from uid2_async.bulk.private_files import (
-    DISK,
-    Disk,
-    attempt,
-    open_private,
-    reopen_private,
-    sync_file,
-    write_all,
-)
-from uid2_async.bulk.text import MARK, WIDE, OnBadRow, TextReader, TextRows
-from uid2_async.errors import InputError, JobError
+from uid2_async.bulk.private_files import DISK, Disk, attempt
+from uid2_async.bulk.text import OnBadRow, TextOutput, TextRows, open_stdio
 
 if TYPE_CHECKING:
     from uid2_async.bulk.arrow import ArrowOutput, ArrowReader, ArrowRows
-
 
 Reader: TypeAlias = "CsvReader | JsonReader | ArrowReader"
 Rows: TypeAlias = "TextRows | ArrowRows"
 Output: TypeAlias = "TextOutput | ArrowOutput"
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
-
-# About the size of a batch: no more rows are lost with the process.
-_SAVE_ROWS: Final = 5_000
-
-
-def open_stdio(stream: TextIO, mode: str) -> BufferedIOBase:
-    """Reopen stdin or stdout with a separate buffer.
-
-    A thread may still be blocked in it when the program ends. With Python's own buffer,
-    that is a fatal error of the interpreter.
-    """
-    try:
-        descriptor = stream.fileno()
-    except OSError:
-        return cast("BufferedIOBase", stream.buffer)  # replaced, for example by a test
-    return cast("BufferedIOBase", open(descriptor, mode, closefd=False))
-
-
-def _open_source(path: Path | None) -> BufferedReader:
-    """Open a file, or stdin, for reading bytes."""
-    if path is None:
-        return cast("BufferedReader", open_stdio(sys.stdin, "rb"))
-    return attempt_read(path, lambda: path.open("rb"))
 
 
 def open_reader(
@@ -83,8 +45,12 @@ def open_reader(
 ) -> Reader:
     """Open a file and read its header; blocks."""
     options = options.for_file(path)
-    stream = _open_source(path)
-    name = name or ("stdin" if path is None else printable(str(path)))
+    if path is None:
+        stream = cast("BufferedReader", open_stdio(sys.stdin, "rb"))
+        name = name or "stdin"
+    else:
+        stream = attempt_read(path, lambda: path.open("rb"))
+        name = name or printable(str(path))
     try:
         if options.format in (Format.PARQUET, Format.ARROW):
             from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow
@@ -100,146 +66,13 @@ def open_reader(
         raise
 
 
-class TextOutput:
-    """Text in a growing part that is truncated to what was saved, or on stdout."""
-
-    save_rows: int = _SAVE_ROWS
-
-    def __init__(
-        self,
-        part: Path | None,
-        text: CsvFormat | JsonFormat,
-        *,
-        encoding: str,
-        saved: Any = None,
-        disk: Disk = DISK,
-    ) -> None:
-        """Open the part, or stdout."""
-        self._part = part
-        self._text = text
-        self._encoding = encoding
-        self._disk = disk
-        self._size = int(saved or 0)
-        self._stream: Any = None
-        self._descriptor: int | None = None
-        if part is None:
-            self._stream = open_stdio(sys.stdout, "wb")
-        elif saved is None or part.exists():  # otherwise it already has its name
-            self._descriptor = reopen_private(part, self._size)
-        if saved is None:
-            try:
-                self._write_header()
-            except BaseException:
-                self.close()
-                raise
-
-    def _write_header(self) -> None:
-        """Write what comes before the first row."""
-        header = self._text.header()
-        mark = ""
-        if self._encoding in WIDE:
-            # The byte order mark shows which one.
-            self._encoding, mark = f"{self._encoding}-le", MARK
-        if header or mark:
-            self.write(self._encode(mark + header))
-
-    def _encode(self, text: str) -> bytes:
-        """Encode text without keeping it in errors."""
-        try:
-            return text.encode(self._encoding)
-        except UnicodeError:
-            pass
-        raise InputError(
-            f"A value cannot be written in {self._encoding}.",
-            hint='Convert the input to UTF-8, or use `encoding="utf-8"`.',
-        )
-
-    def format(
-        self,
-        rows: Rows | None,
-        columns: Columns,
-        repeat: Sequence[int] | None = None,
-    ) -> bytes:
-        """Make the text of some rows. CPU work."""
-        text = self._text
-        added = [text.cells(columns[name], kind) for name, kind in text.added.items()]
-        if text.keeps_text and isinstance(rows, TextRows):
-            records = rows.records
-            if repeat is not None:
-                records = [records[at] for at in repeat]
-            return self._encode(text.join(records, added, plain=rows.ends_plainly))
-        cells = [] if rows is None else text.input_cells(rows)
-        if repeat is not None:
-            cells = [[column[at] for at in repeat] for column in cells]
-        return self._encode(text.lines([*cells, *added]))
-
-    def write(self, formatted: bytes) -> None:
-        """Write the result of :meth:`format`. Blocks."""
-        if self._stream is not None:
-            self._stream.write(formatted)
-            self._stream.flush()
-        elif self._descriptor is None:
-            raise JobError(
-                "The output already exists, but rows are missing.",
-                hint="Discard the job and start over (`restart=True`).",
-            )
-        else:
-            write_all(self._descriptor, formatted, "The output", disk=self._disk)
-        self._size += len(formatted)
-
-    def sync(self) -> int:
-        """Sync everything to the disk. Blocks.
-
-        Returns:
-            The number of bytes, from which a run resumes.
-        """
-        if self._descriptor is not None:
-            sync_file(self._descriptor, "The output", disk=self._disk)
-        return self._size
-
-    def finish(self, target: Path | None) -> None:
-        """Rename the complete output to its final name. Blocks."""
-        self.close()
-        part = self._part
-        if part is None or target is None:
-            return
-        if is_gzipped(target) and part.exists():
-            write_atomically(
-                target, lambda path: _compress(part, path), disk=self._disk
-            )
-            part.unlink()
-        else:
-            move_file(part, target, disk=self._disk)
-
-    def close(self) -> None:
-        """Close open files, and leave their content unchanged."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def _compress(part: Path, path: Path) -> None:
-    """Write a compressed copy; deterministic."""
-    with (
-        part.open("rb") as source,
-        os.fdopen(open_private(path), "wb") as file,
-        # The level is gzip's own default. Python's differs between versions.
-        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed,
-    ):
-        shutil.copyfileobj(source, packed)
-
-
 def open_output(
     reader: Reader | None,
     options: FileFormatOptions,
     part: Path | None,
-    *,
-    added: Mapping[str, Content],
-    saved: Any = None,
-    resumable: bool = True,
-    disk: Disk = DISK,
+    **how: Any,
 ) -> Output:
-    """Open the output of a file. Blocks.
+    """Open the output of a file, as :class:`TextOutput` says. Blocks.
 
     Rows written in the format in which they were read keep their text or types. In
     conversions, CSV cells are strings, and an empty cell is missing; JSON values that
@@ -250,26 +83,9 @@ def open_output(
         from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow
 
         assert part is not None  # noqa: S101 - such files are not streamed
-        return arrow.ArrowOutput(
-            reader,
-            options,
-            part,
-            added=added,
-            saved=saved,
-            resumable=resumable,
-            disk=disk,
-        )
-    kind = JsonFormat if options.format is Format.JSONL else CsvFormat
-    encoding = options.encoding
-    if isinstance(reader, TextReader):
-        encoding = reader.encoding
-    return TextOutput(
-        part,
-        kind(options, reader, added),
-        encoding=encoding,
-        saved=saved,
-        disk=disk,
-    )
+        return arrow.ArrowOutput(reader, options, part, **how)
+    kind = JsonOutput if options.format is Format.JSONL else CsvOutput
+    return kind(reader, options, part, **how)
 
 
 def _whole_copy(remote: Remote, folder: Path) -> Path:

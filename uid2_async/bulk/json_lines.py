@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from io import BufferedIOBase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -16,11 +17,11 @@ import msgspec
 from uid2_async.bulk.columns import refuse_repeated, refuse_taken
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.text import (
+    TextOutput,
     TextReader,
     TextRows,
     iso_texts,
     split_line_end,
-    wide_mark,
 )
 from uid2_async.errors import InputError
 
@@ -211,36 +212,37 @@ def _is_nested(value: Any) -> bool:
 # --- Writing --------------------------------------------------------------------------
 
 
-class JsonFormat:
-    """Makes JSON lines from rows and their appended columns.
+class JsonOutput(TextOutput):
+    """Writes JSON lines: rows and their appended columns.
 
     Only the end of an object is changed, so that numbers keep all digits.
     """
 
     def __init__(
         self,
-        options: FileFormatOptions,
         reader: Reader | None,
+        options: FileFormatOptions,
+        part: Path | None,
+        *,
         added: Mapping[str, Content],
+        **how: Any,
     ) -> None:
-        """Write JSON lines; see :class:`CsvFormat`."""
-        self.added: Mapping[str, Content] = added
-        self._iso = bool(options.iso)
-        self._reader = reader
-        self.keeps_text: bool = isinstance(reader, JsonReader)
+        """Write JSON lines; see :class:`TextOutput`."""
+        self.keeps_text = isinstance(reader, JsonReader)
         header = [] if reader is None or self.keeps_text else list(reader.header)
         if reader is not None:
             refuse_repeated(header, name=reader.name)
         names = (_encode_json(name).decode() for name in (*header, *added))
         escaped = [name.replace("%", "%%") for name in names]
         self._shape = ",".join(f"{name}:%s" for name in escaped)
+        super().__init__(reader, options, part, added=added, **how)
 
     def header(self) -> str:
         """Return what comes before the first row."""
         reader = self._reader
         if isinstance(reader, JsonReader):
             return reader.prefix
-        return wide_mark(reader)
+        return self._wide_mark()
 
     def input_cells(self, rows: Rows) -> list[list[str]]:
         """Format the values of the input; Arrow numbers stay numbers."""

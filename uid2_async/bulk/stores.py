@@ -31,7 +31,6 @@ import attrs
 from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.database import DeltaTable
-from uid2_async.bulk.files import open_stdio
 from uid2_async.bulk.paths import (
     LAKE_MARKS,
     STDIO,
@@ -50,6 +49,7 @@ from uid2_async.bulk.paths import (
     refuse_table_file,
 )
 from uid2_async.bulk.private_files import DISK, Disk, open_private, replace
+from uid2_async.bulk.text import open_stdio
 from uid2_async.config import is_loopback
 from uid2_async.errors import InputError, JobError, UID2Error
 

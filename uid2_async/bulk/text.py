@@ -8,20 +8,41 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import os
+import shutil
 import stat
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from io import BufferedIOBase, StringIO
 from os import fstat
-from typing import Any, Final, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, cast
 
 import attrs
 
 from uid2_async.bulk.columns import find_wanted
-from uid2_async.bulk.paths import FileFormatOptions
-from uid2_async.errors import InputError
+from uid2_async.bulk.paths import (
+    Content,
+    FileFormatOptions,
+    is_gzipped,
+    move_file,
+    write_atomically,
+)
+from uid2_async.bulk.private_files import (
+    DISK,
+    Disk,
+    open_private,
+    reopen_private,
+    sync_file,
+    write_all,
+)
+from uid2_async.errors import InputError, JobError
+
+if TYPE_CHECKING:
+    from uid2_async.bulk.files import Columns, Reader, Rows
 
 MAX_LINE_CHARS: Final = 64 * 1024 * 1024
 MAX_FIELD_CHARS: Final = 16 * 1024 * 1024
@@ -378,15 +399,192 @@ def iso_texts(column: Sequence[Any]) -> list[str | None]:
     return [None if one is None else iso_text(one) for one in column]
 
 
-def wide_mark(reader: object) -> str:
-    """Return the byte order mark for a converted input, if text needs one."""
-    if isinstance(reader, TextReader) and reader.encoding != "utf-8":
-        return MARK if reader.prefix.startswith(MARK) else ""
-    return ""
-
-
 def split_line_end(record: str, default: str) -> tuple[str, str]:
     """Split off the line end of a row; CRs before it belong to it, as in csv."""
     body = record.rstrip("\r\n")
     line_end = record[len(body) :]
     return body, line_end if line_end.endswith("\n") else default
+
+
+def open_stdio(stream: TextIO, mode: str) -> BufferedIOBase:
+    """Reopen stdin or stdout with a separate buffer.
+
+    A thread may still be blocked in it when the program ends. With Python's own buffer,
+    that is a fatal error of the interpreter.
+    """
+    try:
+        descriptor = stream.fileno()
+    except OSError:
+        return cast("BufferedIOBase", stream.buffer)  # replaced, for example by a test
+    return cast("BufferedIOBase", open(descriptor, mode, closefd=False))
+
+
+class TextOutput(ABC):
+    """Text in a growing part that is truncated to what was saved, or on stdout.
+
+    Attributes:
+        added: The columns to append, and what each contains.
+        keeps_text: Whether rows keep their text, because no format is converted.
+        save_rows: The number of rows to save at once. It is about the size of a batch,
+            so that no more rows are lost with the process.
+    """
+
+    keeps_text: bool = False
+    save_rows: int = 5_000
+
+    def __init__(
+        self,
+        reader: Reader | None,
+        options: FileFormatOptions,
+        part: Path | None,
+        *,
+        added: Mapping[str, Content],
+        saved: Any = None,
+        resumable: bool = True,  # noqa: ARG002 - text can always be resumed
+        disk: Disk = DISK,
+    ) -> None:
+        """Open the part, or stdout; append to the *saved* bytes."""
+        self.added: Mapping[str, Content] = added
+        self._reader = reader
+        self._iso = bool(options.iso)
+        self._encoding = options.encoding
+        if isinstance(reader, TextReader):
+            self._encoding = reader.encoding
+        self._part = part
+        self._disk = disk
+        self._size = int(saved or 0)
+        self._stream: Any = None
+        self._descriptor: int | None = None
+        if part is None:
+            self._stream = open_stdio(sys.stdout, "wb")
+        elif saved is None or part.exists():  # otherwise it already has its name
+            self._descriptor = reopen_private(part, self._size)
+        if saved is None:
+            try:
+                self._write_header()
+            except BaseException:
+                self.close()
+                raise
+
+    def _write_header(self) -> None:
+        """Write what comes before the first row."""
+        header = self.header()
+        mark = ""
+        if self._encoding in WIDE:
+            # The byte order mark shows which one.
+            self._encoding, mark = f"{self._encoding}-le", MARK
+        if header or mark:
+            self.write(self._encode(mark + header))
+
+    def _encode(self, text: str) -> bytes:
+        """Encode text without keeping it in errors."""
+        try:
+            return text.encode(self._encoding)
+        except UnicodeError:
+            pass
+        raise InputError(
+            f"A value cannot be written in {self._encoding}.",
+            hint='Convert the input to UTF-8, or use `encoding="utf-8"`.',
+        )
+
+    def format(
+        self,
+        rows: Rows | None,
+        columns: Columns,
+        repeat: Sequence[int] | None = None,
+    ) -> bytes:
+        """Make the text of some rows. CPU work."""
+        added = [self.cells(columns[name], kind) for name, kind in self.added.items()]
+        if self.keeps_text and isinstance(rows, TextRows):
+            records = rows.records
+            if repeat is not None:
+                records = [records[at] for at in repeat]
+            return self._encode(self.join(records, added, plain=rows.ends_plainly))
+        cells = [] if rows is None else self.input_cells(rows)
+        if repeat is not None:
+            cells = [[column[at] for at in repeat] for column in cells]
+        return self._encode(self.lines([*cells, *added]))
+
+    def _wide_mark(self) -> str:
+        """Return the byte order mark for a converted input, if text needs one."""
+        reader = self._reader
+        if isinstance(reader, TextReader) and reader.encoding != "utf-8":
+            return MARK if reader.prefix.startswith(MARK) else ""
+        return ""
+
+    @abstractmethod
+    def header(self) -> str:
+        """Return what comes before the first row."""
+
+    @abstractmethod
+    def input_cells(self, rows: Rows) -> list[list[str]]:
+        """Format the fields of the input, by column."""
+
+    @abstractmethod
+    def cells(
+        self, column: Sequence[Any], content: Content = Content.TEXT
+    ) -> list[str]:
+        """Format the fields of a column."""
+
+    @abstractmethod
+    def lines(self, cells: list[list[str]]) -> str:
+        """Format rows of our own, given by column."""
+
+    @abstractmethod
+    def join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:
+        """Append fields to rows; *plain* rows are known to end only in LF."""
+
+    def write(self, formatted: bytes) -> None:
+        """Write the result of :meth:`format`. Blocks."""
+        if self._stream is not None:
+            self._stream.write(formatted)
+            self._stream.flush()
+        elif self._descriptor is None:
+            raise JobError(
+                "The output already exists, but rows are missing.",
+                hint="Discard the job and start over (`restart=True`).",
+            )
+        else:
+            write_all(self._descriptor, formatted, "The output", disk=self._disk)
+        self._size += len(formatted)
+
+    def sync(self) -> int:
+        """Sync everything to the disk. Blocks.
+
+        Returns:
+            The number of bytes, from which a run resumes.
+        """
+        if self._descriptor is not None:
+            sync_file(self._descriptor, "The output", disk=self._disk)
+        return self._size
+
+    def finish(self, target: Path | None) -> None:
+        """Rename the complete output to its final name. Blocks."""
+        self.close()
+        part = self._part
+        if part is None or target is None:
+            return
+        if is_gzipped(target) and part.exists():
+            write_atomically(
+                target, lambda path: _compress(part, path), disk=self._disk
+            )
+            part.unlink()
+        else:
+            move_file(part, target, disk=self._disk)
+
+    def close(self) -> None:
+        """Close open files, and leave their content unchanged."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _compress(part: Path, path: Path) -> None:
+    """Write a compressed copy; deterministic."""
+    with (
+        part.open("rb") as source,
+        os.fdopen(open_private(path), "wb") as file,
+        # The level is gzip's own default. Python's differs between versions.
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed,
+    ):
+        shutil.copyfileobj(source, packed)

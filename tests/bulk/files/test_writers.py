@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests.bulk.files.conftest import ADDED, cells, rewrite, rewrite_bytes
-from uid2_async.bulk.csv_files import CsvFormat, CsvReader
-from uid2_async.bulk.files import TextOutput, open_output, open_reader
-from uid2_async.bulk.json_lines import JsonFormat, JsonReader
+from uid2_async.bulk.csv_files import CsvOutput, CsvReader
+from uid2_async.bulk.files import open_output, open_reader
+from uid2_async.bulk.json_lines import JsonOutput, JsonReader
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.private_files import Disk
 from uid2_async.errors import InputError, JobError
@@ -109,9 +109,8 @@ def format_rows(
     reader = reader_of(data, file_format, **options)
     reader.load()
     rows = reader.take(1_000)
-    kind = CsvFormat if file_format == "csv" else JsonFormat
-    text = kind(FileFormatOptions(**options), reader, added)
-    output = TextOutput(None, text, encoding="utf-8", saved=0)
+    kind = CsvOutput if file_format == "csv" else JsonOutput
+    output = kind(reader, FileFormatOptions(**options), None, added=added, saved=0)
     return output.format(rows, columns, repeat).decode()
 
 
@@ -362,8 +361,9 @@ def test_a_long_name(tmp_path: Path) -> None:
 
 def reopen(folder: Path, saved: int, **options: Any) -> Any:
     """Open the output again."""
-    text = CsvFormat(FileFormatOptions(), reader_of(b"T\n"), ADDED)
-    return TextOutput(folder / "part", text, encoding="utf-8", saved=saved, **options)
+    reader, part = reader_of(b"T\n"), folder / "part"
+    how = {"added": ADDED, "saved": saved, **options}
+    return CsvOutput(reader, FileFormatOptions(), part, **how)
 
 
 def test_killed_behind_the_rename(tmp_path: Path) -> None:
