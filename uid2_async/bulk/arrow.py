@@ -55,7 +55,6 @@ def require_text(field: Any, *, name: str = "") -> None:
 
 
 def _is_string(kind: Any) -> bool:
-    """Return whether a type is a string type."""
     types = load_arrow().types
     return bool(
         types.is_string(kind)
@@ -371,7 +370,6 @@ class ArrowOutput:
         return arrow.schema([arrow.field(one, arrow.string()) for one in header])
 
     def _type(self, content: Content) -> Any:
-        """Choose the type of a column."""
         if content is Content.TEXT:
             return self._arrow.string()
         if content is Content.INTEGER:
@@ -399,7 +397,6 @@ class ArrowOutput:
         return self._arrow.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def _input_arrays(self, rows: Any, fields: list[Any]) -> list[Any]:
-        """Return the columns of the input."""
         if isinstance(rows, ArrowRows):
             return [
                 one if one.type == field.type else one.dictionary_decode()
@@ -437,11 +434,7 @@ class ArrowOutput:
         self._rows = 0
 
     def sync(self) -> int:
-        """Sync everything to the disk if the job can be resumed. Blocks.
-
-        Returns:
-            The number of parts, from which a run resumes.
-        """
+        """Sync everything; return the number of parts, to resume from. Blocks."""
         if self._resumable and self._batches:
             path = self._name(self._parts)
             path.unlink(missing_ok=True)
@@ -452,11 +445,9 @@ class ArrowOutput:
         return self._parts
 
     def _name(self, number: int) -> Path:
-        """Name a part."""
         return self._part.with_name(f"{self._part.name}.{number:05}")
 
     def _write_part(self, path: Path) -> None:
-        """Write a part."""
         ipc = load_arrow("pyarrow.ipc")
         with os.fdopen(open_private(path), "wb") as file:
             with ipc.new_stream(file, self._schema) as writer:
@@ -494,7 +485,6 @@ class ArrowOutput:
                     writer.write_table(ipc.open_stream(part).read_all())
 
     def _open_writer(self, file: BinaryIO) -> Any:
-        """Open a writer for tables."""
         if self._format is Format.PARQUET:
             writer = load_arrow("pyarrow.parquet").ParquetWriter
             return writer(file, self._schema, **self._parquet)
@@ -512,7 +502,6 @@ class ArrowOutput:
 
 
 def _is_parquet(reader: Any) -> bool:
-    """Return whether the input is Parquet."""
     return isinstance(reader, ArrowReader) and reader.options.format is Format.PARQUET
 
 
@@ -539,7 +528,6 @@ def _parquet_options(
 
 
 def _logical_types(file: Any) -> list[str]:
-    """List the logical Parquet type of each column."""
     leaves = map(file.schema.column, range(len(file.schema)))
     return [str(leaf.logical_type) for leaf in leaves]
 

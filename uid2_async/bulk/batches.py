@@ -332,11 +332,7 @@ class Batcher:
     def _remember(
         self, subject: str, identities: Sequence[bytes], group: Group
     ) -> tuple[Sequence[bytes], Sequence[tuple[bytes, Group]]]:
-        """Remember that the new ones of *identities* are in *group*.
-
-        Returns:
-            The new identities, and the others with their groups.
-        """
+        """Return the new ones of *identities*, now in *group*, and the others."""
         young, old = self._young[subject], self._old[subject]
         if not old.keys().isdisjoint(identities):
             young.update({one: old[one] for one in identities if one in old})
@@ -353,11 +349,7 @@ class Batcher:
     def _add_hashes(
         self, kind: IdentityKind, identities: Sequence[bytes]
     ) -> tuple[list[_Range], list[tuple[bytes, Group]]]:
-        """Put the new ones of *identities* into open batches.
-
-        Returns:
-            The ranges of the groups with the new ones; the others and their groups.
-        """
+        """Batch the new ones of *identities*; return their ranges, and the others."""
         ranges: list[_Range] = []
         known: list[tuple[bytes, Group]] = []
         index = 0

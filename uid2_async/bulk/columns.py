@@ -106,7 +106,6 @@ def _find_all(header: Sequence[str], name: str) -> list[int]:
 def _column_error(
     header: Sequence[str], column: str, found: list[int], *, name: str, hint: str
 ) -> InputError:
-    """Return the error for a missing or ambiguous column."""
     where = f"{name}: " if name else ""
     wanted = _quoted([column])
     if found:
@@ -151,7 +150,6 @@ def _header_hint(header: Sequence[str], column: str) -> str:
 
 
 def _quoted(names: Iterable[str]) -> str:
-    """Format the names of columns."""
     return ", ".join(f"'{printable(name)}'" for name in names)
 
 
@@ -402,13 +400,10 @@ _STATUSES: Final = {
 
 
 def choose(outcomes: Sequence[Outcome], rule: OptOutRule) -> int:
-    """Choose a row's outcome from those of its identifiers, in order of preference.
+    """Return the index of a row's outcome among those of its identifiers.
 
     If one failed, the row has failed: the next one cannot replace it, since the failed
     one may be an opt-out.
-
-    Returns:
-        The index in *outcomes*.
     """
     ranks = [_rank(one, rule) for one in outcomes]
     return ranks.index(min(ranks))

@@ -103,7 +103,6 @@ class CsvReader(TextReader):
         self._read_header()
 
     def _read_sep_line(self) -> None:
-        """Read the line that names the delimiter."""
         while not self._lines and self.load():
             pass
         line = "".join(self._lines[:1])
@@ -246,11 +245,7 @@ class CsvReader(TextReader):
     def _parse_each(
         self, some: list[str], *, single: bool
     ) -> tuple[list[str], list[list[str]], int]:
-        """Parse lines; leave out an unfinished row.
-
-        Returns:
-            The unchanged rows, the fields of each, and the number of lines used.
-        """
+        """Return whole rows, the fields of each, and the number of lines used."""
         records: list[str] = []
         found: list[list[str]] = []
         reader = parse_csv(some, self.options)
@@ -407,7 +402,6 @@ class CsvOutput(TextOutput):
         return any(mark in text for mark in self._marks)
 
     def _quote(self, cell: str) -> str:
-        """Quote a field."""
         escape = self._options.escape
         if escape is None:
             return '"{}"'.format(cell.replace('"', '""'))

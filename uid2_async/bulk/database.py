@@ -62,7 +62,6 @@ def _display_uri(uri: str) -> str:
 
 
 def _check_uri(_: object, __: object, uri: str) -> None:
-    """Reject anything except a database URI."""
     _display_uri(uri)
 
 
@@ -209,7 +208,6 @@ class Table(Remote):
 
 
 def _quoted(name: str) -> str:
-    """Return a name quoted for SQL."""
     return '"{}"'.format(name.replace('"', '""'))
 
 

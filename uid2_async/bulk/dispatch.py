@@ -498,7 +498,6 @@ class Dispatcher:
             self._room.set()
 
     def _requeue(self, batch: Batch, *, first: bool) -> None:
-        """Put a batch back into the queue."""
         if self._failure is not None:
             return
         if first:

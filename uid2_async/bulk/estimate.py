@@ -249,13 +249,11 @@ class _Count:
             self._count_batches(self._batcher)
 
     def _count_batches(self, batcher: Batcher) -> None:
-        """Count the batches that would be sent now."""
         self.batches += len(batcher.ready)
         self.asked += sum(batch.count for batch in batcher.ready)
         batcher.ready.clear()
 
     def _add_column(self, column: IdentityColumn) -> list[bytes | None]:
-        """Count the identifiers of a column."""
         found: list[bytes | None] = [None] * len(column)
         for kind, rows, identities in column.identities_by_kind(MAP_V3):
             for row, identity in zip(rows, identities, strict=True):
@@ -309,16 +307,20 @@ def estimate_file(
         for pair in expand_locations(source, "."):
             _count_file(pair.source, Path(folder), options, find, count)
     count.end()
-    identifiers = count.status_counts[RowStatus.MAPPED]
     costs = work_out(
         count.asked,
-        rows=max(count.rows, identifiers),
+        rows=max(count.rows, count.status_counts[RowStatus.MAPPED]),
         batch_size=batch_size,
         concurrency=concurrency,
         latency=latency,
         processes=processes,
     )
+    return _assemble(count, costs, with_state=with_state)
+
+
+def _assemble(count: _Count, costs: Costs, *, with_state: bool) -> Estimate:
     once, first, daily = costs.once, costs.first_load, costs.daily
+    identifiers = count.status_counts[RowStatus.MAPPED]
     return Estimate(
         rows=count.rows,
         identifiers=identifiers + count.status_counts[RowStatus.INVALID],

@@ -111,12 +111,9 @@ class DeltaWriter:
             await self._save()
 
     async def complete(self, state: MappingState) -> int:
-        """Add the other pending changes, and rename the delta to its final name.
+        """Add the other pending changes, rename the delta, and count its lines.
 
         Afterwards, the state may count them as exported.
-
-        Returns:
-            The number of lines.
         """
         await self.write_changes(state.pending_changes())
         return self.lines
@@ -143,7 +140,6 @@ class DeltaWriter:
         await run_in_thread(self._table.close)
 
     async def _save(self) -> None:
-        """Write the buffered lines in a thread."""
         if self._waiting:
             lines, self._waiting = self._waiting, []
             columns = map(list, zip(*lines, strict=True))
@@ -188,11 +184,7 @@ def check_export(
 
 
 async def export_state(state: MappingState, target: str, *, force: bool = False) -> int:
-    """Write the content of an open *state*, whole or not at all.
-
-    Returns:
-        The number of identities written.
-    """
+    """Write an open *state*, whole or not at all; return the number of identities."""
     path = await run_in_thread(partial(check_export, state, target, force=force))
     folder = state.path.parent
     table = await run_in_thread(partial(TableWriter, path, _EXPORTED, folder=folder))
@@ -224,11 +216,7 @@ def _cells(key: IdentityKey, row: StateRow) -> list[str | int | None]:
 async def export_history(
     state: MappingState, target: str, *, since: int, force: bool = False
 ) -> int:
-    """Write the net changes since run *since*, without counting them as exported.
-
-    Returns:
-        The number of changes written.
-    """
+    """Write the net changes since a run, not counted as exported; return how many."""
     await run_in_thread(partial(check_export, state, target, force=force))
     folder = state.path.parent
     writer = await run_in_thread(partial(DeltaWriter, target, folder=folder))

@@ -441,16 +441,10 @@ def read_check(
     opens: Sequence[Callable[[OnBadRow], tuple[Reader, object]]],
     on_bad_row: OnBadRow = None,
 ) -> int:
-    """Read all text files before the first request. Blocks.
+    """Read all text files before the first request; count their rows. Blocks.
 
-    Only the schema of Parquet and Arrow files is read.
-
-    Args:
-        opens: Each opens an input and finds its columns.
-        on_bad_row: Takes the rows that cannot be read; otherwise they are an error.
-
-    Returns:
-        The number of text rows.
+    Each of *opens* opens an input and finds its columns. Only the schema of Parquet and
+    Arrow files is read.
     """
     faults = InputFaults(on_bad_row)
     rows = 0

@@ -71,7 +71,6 @@ class JsonReader(TextReader):
         self.header: Sequence[str] = self._read_header()
 
     def _read_header(self) -> list[str]:
-        """List the keys of the first objects."""
         on_bad_row = self._on_bad_row
         if on_bad_row is not None:  # such a row is reported when taken
             self._on_bad_row = lambda _: None
@@ -203,7 +202,6 @@ def _text(value: Any) -> str:
 
 
 def _is_nested(value: Any) -> bool:
-    """Return whether a value is an array or an object."""
     if isinstance(value, msgspec.Raw):
         return bytes(value)[:1] in (b"[", b"{")
     return isinstance(value, list | dict)

@@ -97,7 +97,6 @@ class ConcurrencyLimit:
             await self._sleep(wait + self._random() * _SPREAD)
 
     def _report_limit(self) -> None:
-        """Report the limit if it has changed."""
         if int(self.limit) != self._reported:
             self._reported = int(self.limit)
             self._on_event(LimitChanged(limit=self._reported))

@@ -62,10 +62,9 @@ class JobOutputs:
     async def write_all(
         self, chunks: AsyncIterator[Chunk], is_stopped: Callable[[], bool]
     ) -> bool:
-        """Write answered chunks; their answers are saved even if the job fails.
+        """Write answered chunks, and save them even if the job fails.
 
-        Returns:
-            Whether every output is complete and has its final name.
+        Returns whether every output is complete and has its final name.
         """
         complete = False
         try:
@@ -94,7 +93,6 @@ class JobOutputs:
         return summarize(self._dispatcher, self._all_counts(), **{**defaults, **more})
 
     def _all_counts(self) -> Counter[str]:
-        """Count all rows by status."""
         return self._status_counts + self._formatter.status_counts
 
     async def _write(self, chunk: Chunk) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import attrs
 
@@ -68,14 +68,15 @@ class System:
 SYSTEM: Final = System()
 
 
-def require_posix() -> None:
-    """Reject platforms without the calls that keep files safe."""
+def require_posix() -> Any:
+    """Return fcntl; reject platforms without the calls that keep files safe."""
     if fcntl is None:
         raise JobError(
             "File jobs need a POSIX system. This one has no fcntl.",
             hint="Run them on Linux, on macOS or in WSL. Everything else works here, "
             "including BulkMapper for lists and streams.",
         )
+    return fcntl
 
 
 def attempt(
@@ -97,9 +98,7 @@ def attempt(
 def open_private(path: Path, *, exclusive: bool = True, append: bool = False) -> int:
     """Open a file with mode 0600, regardless of the umask, for reading and writing.
 
-    Returns:
-        A descriptor that child processes do not inherit; ``open(descriptor, "wb")``
-        makes a file of it.
+    Child processes do not inherit the descriptor.
     """
     require_posix()
     refusal = f"{path} cannot be opened"
@@ -121,9 +120,6 @@ def reopen_private(path: Path, size: int) -> int:
     """Reopen a private file to append after its *size* saved bytes.
 
     Anything after them is truncated. A new file is created only if none were saved.
-
-    Returns:
-        A descriptor, as :func:`open_private` gives it.
     """
     descriptor = open_private(path, exclusive=False)
     if os.fstat(descriptor).st_size >= size:
@@ -285,8 +281,9 @@ class FileLock:
 
 def _lock(descriptor: int, path: Path, disk: Disk) -> None:
     """Lock an open file, or raise an error that names the holder."""
+    posix = require_posix()
     try:
-        disk.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        disk.flock(descriptor, posix.LOCK_EX | posix.LOCK_NB)
     except OSError as error:
         code, cause = error.errno, error.strerror
     else:

@@ -300,7 +300,6 @@ class MappingState:
         given: Any,
         limit: int,
     ) -> AsyncGenerator[list[T], None]:
-        """Iterate over all pages."""
         at: Position | None = FIRST_PAGE
         while at is not None:
             page, at = await self._call(read, given, at, limit)
@@ -410,15 +409,8 @@ class MappingState:
     ) -> Run:
         """Start a run, or resume the unfinished run of the same job.
 
-        Args:
-            job: The fingerprint of the job; None for one that is never resumed.
-            scope: The scope of the operator. The first run binds the state to it.
-            operator: A name of the operator, such as its base URL. Also binds the
-                state.
-            segment: The audience that the job replaces as a whole.
-
-        Returns:
-            The run. A resumed run keeps its number and time.
+        A resumed run keeps its number and time. The first run binds the state to its
+        scope and operator.
 
         Raises:
             JobError: If the state belongs to another scope or operator.
@@ -583,23 +575,14 @@ class MappingState:
         await self._call(lambda db: db.spill("written").add(kind.bit, identities))
 
     async def remove_absent(self, run: Run, segment: str, max_removed: float) -> int:
-        """Remove the people of *segment* who are not staged in *run*.
+        """Remove the people of *segment* who are not staged; return their number.
 
         People who are also in another segment stay. Repeating the call removes nobody
         else.
 
-        Args:
-            run: The run.
-            segment: The name of the audience.
-            max_removed: The maximum share of the segment that may be removed, from 0 to
-                1.
-
-        Returns:
-            The number of people removed in this run.
-
         Raises:
-            JobError: If more would be removed, or nothing is staged. In both cases
-                nothing is removed.
+            JobError: If a larger share than *max_removed* (0 to 1) would be removed, or
+                nothing is staged. In both cases nothing is removed.
         """
         return await self._call(state_changes.remove_absent, run, segment, max_removed)
 
@@ -613,13 +596,9 @@ class MappingState:
     async def finish(
         self, run: Run, *, exported: bool, summary: str | None = None
     ) -> None:
-        """End *run*, in one transaction.
+        """End *run*, in one transaction, with a *summary* for :meth:`summary_of`.
 
-        Args:
-            run: The run.
-            exported: Whether a durable delta contains all pending changes. Then they
-                count as exported.
-            summary: What :meth:`summary_of` returns for the job from now on.
+        If a durable delta contains all pending changes, they count as *exported*.
         """
         await self._call(state_changes.finish, run, exported=exported, summary=summary)
         self._started = None
@@ -646,7 +625,6 @@ class MappingState:
 
 
 def _key(person: Person, number: int) -> IdentityKey:
-    """Return the key of a person."""
     if isinstance(person, IdentityKey):
         return person
     identity = as_identity(person)

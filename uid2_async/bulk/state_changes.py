@@ -410,10 +410,7 @@ def purge(
     """Delete people so that they can no longer be read from the files.
 
     If a delta has exported a person's UID, UID and identity are kept until the next
-    delta has reported the removal.
-
-    Returns:
-        The number of people found.
+    delta has reported the removal. Returns the number of people found.
     """
     if db.has_scratch:
         raise JobError(
@@ -524,7 +521,6 @@ def count(db: StateDatabase, given: dict[str, Any]) -> StateStatistics:
 def _statistics(
     db: StateDatabase, now: int, totals: Counter[Any], oldest: int | None
 ) -> StateStatistics:
-    """Assemble the totals."""
     opt_outs = [totals["opt-out", day] for day in range(OPT_OUT_DAYS)]
     keys = [key for key in totals if isinstance(key, tuple)]
     all_opt_outs = sum(totals[key] for key in keys if key[0] == "opt-out")

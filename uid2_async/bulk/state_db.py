@@ -379,7 +379,6 @@ class StateDatabase:
             raise
 
     def _load(self) -> None:
-        """Read the values kept in memory."""
         self.epoch: int = self.meta("epoch")
         self._salt: bytes = self.meta("salt")
         digests = self.connection.execute("SELECT digest FROM suppressed").fetchall()
@@ -499,11 +498,9 @@ class StateDatabase:
 
     @property
     def _scratch_path(self) -> Path:
-        """The path of the scratch database."""
         return self.path.with_name(self.path.name + "-staging")
 
     def _drop_scratch_file(self) -> None:
-        """Delete the file of the scratch database."""
         self._scratch_path.unlink(missing_ok=True)
 
 

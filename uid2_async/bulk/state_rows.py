@@ -471,7 +471,6 @@ def record(db: StateDatabase, recorded: Sequence[Recorded]) -> None:
 def _record_rows(
     db: StateDatabase, run: Run, kind: int, rows: dict[bytes, MapRow]
 ) -> None:
-    """Apply answers of one type."""
     plain = [
         identity
         for identity, row in rows.items()
@@ -502,7 +501,6 @@ def _stamped(identities: Sequence[bytes], rows: list[MapRow]) -> list[str]:
 
 
 def _columns(identity: bytes, row: MapRow) -> list[str | int | None]:
-    """Return the columns for *row*."""
     if not row.raw_uid or row.reason is not None:
         reason = row.reason or UnmappedReason.UNKNOWN.value
         return [None, None, None, reason, row.bucket_id]

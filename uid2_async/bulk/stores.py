@@ -169,7 +169,6 @@ def _check_url(url: str) -> tuple[str, _Store]:
 
 
 def _open_store(url: str) -> StoreFile:
-    """Return the object at a URL."""
     scheme, store = _check_url(url)
     name = _display_name(url)
     what = f"{name} needs the extra '{store.extra}'"
@@ -484,7 +483,6 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
 
 
 def _status_of(error: Exception) -> int | None:
-    """Return the HTTP status of an error, if it has one."""
     response = getattr(error, "response", None)  # botocore's
     told = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
     if isinstance(told.get("HTTPStatusCode"), int):

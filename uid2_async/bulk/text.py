@@ -207,7 +207,6 @@ class TextReader(ABC):
         return bool(data or self._lines)
 
     def _read(self) -> bytes:
-        """Read bytes."""
         hint = (
             "Check that it is complete. A file whose name ends in .gz must be "
             "compressed by gzip."
@@ -365,7 +364,6 @@ class TextReader(ABC):
                 )
 
     def _drop(self, count: int) -> None:
-        """Drop *count* loaded lines."""
         del self._lines[:count]
         self._line += count
 
@@ -549,11 +547,7 @@ class TextOutput(ABC):
         self._size += len(formatted)
 
     def sync(self) -> int:
-        """Sync everything to the disk. Blocks.
-
-        Returns:
-            The number of bytes, from which a run resumes.
-        """
+        """Sync everything; return the number of bytes, to resume from. Blocks."""
         if self._descriptor is not None:
             sync_file(self._descriptor, "The output", disk=self._disk)
         return self._size
