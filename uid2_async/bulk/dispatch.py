@@ -147,7 +147,9 @@ class Dispatcher:
         self._failure: BaseException | None = None
         self._last_error: UID2Error | None = None
         self._is_reached = False
-        self._stall = StallWatch(options.stall_timeout, self._now, system.sleep)
+        self._stall = StallWatch(
+            options.stall_timeout, self.limit, now=self._now, sleep=system.sleep
+        )
         self._is_stopped = False
         self._news = asyncio.Event()
         self._queued = asyncio.Event()
@@ -509,8 +511,7 @@ class Dispatcher:
     async def _watch_stall(self) -> None:
         """End the job if nothing succeeds for too long although there is work."""
         while True:
-            # Waiting for a Retry-After is not a stall.
-            await self._stall.wait(lambda: self.limit.longest_hint)
+            await self._stall.wait()
             if self._queue or self.limit.in_flight:
                 error = type(self._last_error).__name__ if self._last_error else "none"
                 patience = self._options.stall_timeout

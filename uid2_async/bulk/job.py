@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import attrs
 
@@ -20,7 +20,7 @@ from uid2_async.bulk.batches import Chunk, Source
 from uid2_async.bulk.columns import IdentifierColumns, RowFormatter, RowStatus
 from uid2_async.bulk.csv_files import CsvReader
 from uid2_async.bulk.dispatch import Dispatcher
-from uid2_async.bulk.files import Output, Reader, Rows, TableWriter, open_reader
+from uid2_async.bulk.files import Reader, Rows, TableWriter, open_reader
 from uid2_async.bulk.json_lines import JsonReader
 from uid2_async.bulk.options import (
     FileProgress,
@@ -143,23 +143,6 @@ def summarize(
 # --- files ----------------------------------------------------------------------------
 
 
-class RowTable(Protocol):
-    """Rows in memory, which a job maps like the rows of a file."""
-
-    def open_reader(self) -> Reader:
-        """Return a reader of the rows; a job with a state reads them twice. Blocks."""
-        ...
-
-    def open_output(
-        self,
-        reader: Reader,
-        options: FileFormatOptions,
-        added: Mapping[str, Content],
-    ) -> Output:
-        """Return an output for the *added* columns of the rows of *reader*. Blocks."""
-        ...
-
-
 @attrs.frozen(kw_only=True)
 class InputFile:
     """One input of a job and its output.
@@ -212,7 +195,8 @@ class FileJob(Job):
         target: The output as the user named it.
         find: Finds the identifiers in the header of an input.
         keys: The input columns that the delta contains.
-        table: The rows in memory that are mapped instead of files.
+        table: The rows in memory that are mapped instead of files, with the methods
+            ``open_reader`` and ``open_output``; a job with a state reads them twice.
         remotes: The inputs and outputs that are not local files.
         is_resumable: Whether an interrupted run can be resumed; a pipe can be read only
             once.
@@ -230,7 +214,7 @@ class FileJob(Job):
     formatter: RowFormatter
     endpoint: Endpoint
     keys: Sequence[str] = ()
-    table: RowTable | None = None
+    table: Any = None
     remotes: Sequence[Remote] = ()
     is_resumable: bool = False
     folder: JobFolder | None = None
@@ -255,6 +239,7 @@ class FileJob(Job):
 
         To *resume*, skip the rows that are already in its output.
         """
+        reader: Reader
         if self.table is not None:
             reader = self.table.open_reader()
         else:

@@ -32,7 +32,6 @@ from uid2_async.bulk.job import (
     FileSource,
     InputFaults,
     InputFile,
-    RowTable,
     job_settings,
     open_state,
     read_check,
@@ -134,7 +133,7 @@ async def map_file(
 
 
 async def map_table(
-    table: RowTable,
+    table: Any,
     *,
     client: UID2Client,
     options: MapOptions,

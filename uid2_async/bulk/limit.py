@@ -81,25 +81,22 @@ class ConcurrencyLimit:
     async def acquire(self) -> None:
         """Wait for a permit and the gate. Safe to cancel."""
         while True:
-            self._report_limit()
-            while self.in_flight >= int(self.limit):
+            if int(self.limit) != self._reported:
+                self._reported = int(self.limit)
+                self._on_event(LimitChanged(limit=self._reported))
+            if self.in_flight >= int(self.limit):
                 self._changed.clear()
                 await self._changed.wait()
-                self._report_limit()
-            if self._now() >= self.gate_until:
+            elif self._now() < self.gate_until:
+                await self.pass_gate()
+            else:
                 self.in_flight += 1
                 return
-            await self.pass_gate()
 
     async def pass_gate(self) -> None:
         """Wait until the gate opens, plus a random delay per caller (jitter)."""
         while (wait := self.gate_until - self._now()) > 0:
             await self._sleep(wait + self._random() * _SPREAD)
-
-    def _report_limit(self) -> None:
-        if int(self.limit) != self._reported:
-            self._reported = int(self.limit)
-            self._on_event(LimitChanged(limit=self._reported))
 
     def release(self) -> None:
         """Release a permit."""
@@ -167,11 +164,14 @@ class StallWatch:
     def __init__(
         self,
         timeout: float,
+        limit: ConcurrencyLimit,
+        *,
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         """Start a stall period of *timeout* seconds."""
         self._timeout = timeout
+        self._limit = limit
         self._now = now
         self._sleep = sleep
         self.reset()
@@ -181,9 +181,13 @@ class StallWatch:
         self._started_at = self._now()
         self._was_suspended = False
 
-    async def wait(self, more: Callable[[], float]) -> None:
-        """Wait for the end of the period, and for *more* seconds."""
-        while (left := self._started_at + self._timeout + more() - self._now()) > 0:
+    async def wait(self) -> None:
+        """Wait for the end of the period. Waiting for a Retry-After is not a stall."""
+        while True:
+            ends = self._started_at + self._timeout + self._limit.longest_hint
+            left = ends - self._now()
+            if left <= 0:
+                return
             await self._wait_awake(min(left, self._timeout / _CHECKS))
 
     async def _wait_awake(self, seconds: float) -> None:

@@ -172,7 +172,10 @@ class JobOutputs:
         """Open an output, which is a growing part or stdout. Blocks."""
         job, reader = self._job, self._source.readers.pop(file.index)
         if job.table is not None:
-            return job.table.open_output(reader, file.writing, self._formatter.contents)
+            output: Output = job.table.open_output(
+                reader, file.writing, self._formatter.contents
+            )
+            return output
         part: Path | None = None
         if file.target is not None and job.parts is not None:
             name = str(file.index) if file.identity is None else file.identity.name

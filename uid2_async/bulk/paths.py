@@ -340,7 +340,8 @@ class FilePair:
         delimiter of None for the output means the input's.
         """
         read, written = _path_of(self.source), _path_of(self.target)
-        named = _SUFFIXES.get(_suffix(written))
+        suffix = _suffix(written)
+        named = _SUFFIXES.get(suffix)
         # A name without a known suffix keeps the format of the input.
         other = None if named is None or not named.is_text else written
         source = options.for_file(read, other=other)
@@ -349,21 +350,13 @@ class FilePair:
             _refuse_streams(written, chosen)
         if options.spreadsheet_safe and chosen is not Format.CSV:
             raise ConfigError("Only CSV can be made safe for spreadsheets.")
-        delimiter = self._written_delimiter(options, source)
-        return source, attrs.evolve(options, format=chosen, delimiter=delimiter)
-
-    def _written_delimiter(
-        self, options: FileFormatOptions, source: FileFormatOptions
-    ) -> str | None:
-        """Return the delimiter of the output; None keeps that of the input."""
-        suffix = _suffix(_path_of(self.target))
+        delimiter = options.delimiter
         if suffix == ".tsv":
-            return "\t"
-        if source.format is not Format.CSV:
-            return options.delimiter
-        source_suffix = _suffix(_path_of(self.source))
-        was_tabs = source_suffix == ".tsv" and options.delimiter is None
-        return "," if was_tabs and suffix == ".csv" else None
+            delimiter = "\t"
+        elif source.format is Format.CSV:
+            was_tabs = _suffix(read) == ".tsv" and delimiter is None
+            delimiter = "," if was_tabs and suffix == ".csv" else None
+        return source, attrs.evolve(options, format=chosen, delimiter=delimiter)
 
 
 def is_many(source: str) -> bool:

@@ -244,10 +244,10 @@ class TextReader(ABC):
             if data.startswith(magic):
                 raise InputError(f"{self.name} is {what}, not text.", hint=hint)
         mark = next(filter(data.startswith, _MARKS), b"")
-        self._begin_decoding(mark, is_empty=not data)
+        self._choose_encoding(mark, is_empty=not data)
         return data.removeprefix(mark)
 
-    def _begin_decoding(self, mark: bytes, *, is_empty: bool) -> None:
+    def _choose_encoding(self, mark: bytes, *, is_empty: bool) -> None:
         """Choose the encoding by the option and the byte order mark."""
         found = _MARKS.get(mark, self.encoding)
         family = found.removesuffix("-le").removesuffix("-be")
@@ -267,7 +267,7 @@ class TextReader(ABC):
 
     def _decode(self, data: bytes) -> str:
         """Decode bytes without keeping them in errors."""
-        assert self._decoder is not None  # noqa: S101 - by _begin_decoding
+        assert self._decoder is not None  # noqa: S101 - by _choose_encoding
         before, _ = self._decoder.getstate()
         bad = 0
         try:
