@@ -21,7 +21,6 @@ from uid2_async.bulk.outcomes import (
     UNKNOWN_KIND,
     Endpoint,
     IdentityKind,
-    MapFailure,
     Outcome,
 )
 from uid2_async.phones import PhoneFault
@@ -255,16 +254,6 @@ class Batch:
     size: int = 0
     rounds: int = 0
     generation: int = 0
-
-    def values(self) -> dict[str, Sequence[str] | Sequence[bytes]]:
-        """Return the values to send under each key."""
-        return {one: at.texts or at.identities for one, at in self.groups.items()}
-
-    def failures(self, failure: MapFailure) -> dict[str, list[Outcome]]:
-        """Return the same failure for each identity."""
-        return {
-            key: [failure] * len(group.identities) for key, group in self.groups.items()
-        }
 
     def halves(self) -> tuple[Batch, Batch]:
         """Split into halves, neither of them empty if there are two identities."""

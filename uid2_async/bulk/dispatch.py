@@ -384,7 +384,10 @@ class Dispatcher:
         batch.generation = self.limit.generation
         endpoint = self._endpoint
         async with self._cpu:
-            values = batch.values()
+            values = {
+                key: group.texts or group.identities
+                for key, group in batch.groups.items()
+            }
             payload = endpoint.ask(values)
             await self._rest()
         reply = await self._client_for(batch).run_call(
@@ -484,8 +487,9 @@ class Dispatcher:
     def _failures(self, batch: Batch, error: UID2Error) -> Replies:
         """Return the outcomes of a batch that cannot be sent because of *error*."""
         status = error.status if isinstance(error, OperatorError) else None
-        rows = batch.failures(MapFailure(error=type(error).__name__, status=status))
-        counts = {key: len(failures) for key, failures in rows.items()}
+        failure = MapFailure(error=type(error).__name__, status=status)
+        counts = {key: len(group.identities) for key, group in batch.groups.items()}
+        rows = {key: [failure] * count for key, count in counts.items()}
         emit_failed_counts(self._client.hooks, self._endpoint.path, counts)
         return rows
 

@@ -88,14 +88,6 @@ def open_output(
     return kind(reader, options, part, **how)
 
 
-def _whole_copy(remote: Remote, folder: Path) -> Path:
-    """Return the path of the file to upload; remove one left by a killed run."""
-    digest = sha256(remote.name.encode()).hexdigest()[:16]
-    path = folder / f".uid2-upload-{digest}{known_suffix(remote.path)}"
-    attempt("", path.unlink, missing_ok=True)
-    return path
-
-
 class TableWriter:
     """Writes a table of our own, such as a delta or export, in the format of its name.
 
@@ -113,7 +105,11 @@ class TableWriter:
         """Open the unfinished file; what is uploaded is in *folder* until then."""
         self._remote = path if isinstance(path, Remote) else None
         if isinstance(path, Remote):
-            path = _whole_copy(path, folder or Path())
+            digest = sha256(path.name.encode()).hexdigest()[:16]
+            name = f".uid2-upload-{digest}{known_suffix(path.path)}"
+            path = (folder or Path()) / name
+            # One may be left by a killed run.
+            attempt("", path.unlink, missing_ok=True)
         options = FileFormatOptions().for_file(path)
         self._path = path
         self._part = None if path is None else attempt("", temp_sibling, path)

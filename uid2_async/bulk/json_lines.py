@@ -156,17 +156,13 @@ class JsonReader(TextReader):
                 self._reject("this is not a JSON object", hint, line, at)
                 continue
             keys = list(row)
-            if keys != self._checked:
-                self._check_keys(keys)
+            if keys != self._checked:  # most rows repeat the keys of the last
+                if not self._taken.isdisjoint(map(str.casefold, keys)):
+                    refuse_taken(keys, self._added, name=self.name)
+                self._checked = keys
             records.append(line)
             found.append(row)
         return records, found
-
-    def _check_keys(self, keys: list[str]) -> None:
-        """Reject keys that will be added; most rows repeat the keys of the last."""
-        if not self._taken.isdisjoint(map(str.casefold, keys)):
-            refuse_taken(keys, self._added, name=self.name)
-        self._checked = keys
 
     def parse(self, records: list[str]) -> list[list[str | None]]:
         """List the values of all columns; see :meth:`TextRows.texts`."""

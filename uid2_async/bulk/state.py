@@ -505,7 +505,7 @@ class MappingState:
     async def record(
         self,
         run: Run,
-        kind: IdentityType,
+        kind: str,
         identities: Sequence[bytes],
         outcomes: Sequence[Outcome],
     ) -> None:
@@ -520,7 +520,8 @@ class MappingState:
         if len(identities) != len(outcomes):
             raise InputError("There must be one outcome for each identity.")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(((run, kind, identities, outcomes), future))
+        recorded = (run, IdentityType(kind), identities, outcomes)
+        self._waiting.append((recorded, future))
         if self._commits is None:
             self._commits = asyncio.create_task(self._commit())
         await future

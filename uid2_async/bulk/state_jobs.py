@@ -126,7 +126,7 @@ async def refresh_state(
         asking = job.dispatcher(
             _ChunkSource(_identity_chunks(due, options.limit)),
             endpoint=MAP_V3 if rotated is None else MAP_V2,
-            keep=partial(_record, opened, run),
+            keep=partial(opened.record, run),
         )
         counts = await _ask_all(job, asking)
         return await _end_state_run(job, opened, run, asking, counts)
@@ -265,7 +265,7 @@ async def run_with_state(job: FileJob, state: MappingState) -> JobSummary:
     asking = job.dispatcher(
         _ChunkSource(_identity_chunks(state.to_ask(run))),
         endpoint=job.endpoint,
-        keep=partial(_record, state, run),
+        keep=partial(state.record, run),
     )
     if not await _stage(job, state):
         return summarize(asking, complete=False)
@@ -482,17 +482,6 @@ async def _start_run(
         operator=",".join(sorted(client.base_urls)),
         segment=segment,
     )
-
-
-async def _record(
-    state: MappingState,
-    run: Run,
-    subject: str,
-    identities: Sequence[bytes],
-    outcomes: Sequence[Outcome],
-) -> None:
-    """Store the outcomes of a batch; the dispatcher awaits it."""
-    await state.record(run, IdentityType(subject), identities, outcomes)
 
 
 async def _ask_all(job: Job, dispatcher: Dispatcher) -> Counter[str]:
