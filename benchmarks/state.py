@@ -54,9 +54,7 @@ def answer(identity: bytes, year: int) -> MapRow:
     return MapRow(raw_uid=uid, refresh_from_s=int(due.timestamp()))
 
 
-async def ask(
-    state: MappingState, run: Run, source: str, year: int
-) -> int:
+async def ask(state: MappingState, run: Run, source: str, year: int) -> int:
     """Record answers to what must be asked about, a few batches at a time."""
     count = 0
     waiting: set[asyncio.Task[None]] = set()
