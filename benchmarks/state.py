@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.runner import Better, Effort, Measure, Sample, Table, interleave
 from uid2_async import IdentityScope, MappingState
-from uid2_async.bulk.state_values import Run, StateSelection
+from uid2_async.bulk.state_values import Run
 from uid2_async.models import IdentityType, MapRow
 
 MILLION = 1_000_000
@@ -54,13 +54,11 @@ def answer(identity: bytes, year: int) -> MapRow:
     return MapRow(raw_uid=uid, refresh_from_s=int(due.timestamp()))
 
 
-async def ask(
-    state: MappingState, run: Run, selection: StateSelection, year: int
-) -> int:
+async def ask(state: MappingState, run: Run, source: str, year: int) -> int:
     """Record answers to what must be asked about, a few batches at a time."""
     count = 0
     waiting: set[asyncio.Task[None]] = set()
-    async for kind, page in state.to_ask(run, selection, limit=BATCH):
+    async for kind, page in state.to_ask(run, source, limit=BATCH):
         count += len(page)
         rows = [answer(identity, year) for identity in page]
         waiting.add(asyncio.create_task(state.record(run, kind, page, rows)))
@@ -83,16 +81,16 @@ async def job(title: str, path: Path, rows: int) -> None:
     """Do what a job does with its state."""
     now = START + timedelta(days=DAYS[title])
     async with MappingState(path, clock=lambda: now) as state:
-        run = await state.begin(scope=IdentityScope.UID2, operator="o", job=title)
+        run = await state.start_run(scope=IdentityScope.UID2, operator="o", job=title)
         is_refresh = title.startswith("refresh")
         for keys in () if is_refresh else identities(rows, BATCH):
-            await state.stage(run, EMAIL, keys)
-        selection = StateSelection.due() if is_refresh else StateSelection.staged()
-        asked = await ask(state, run, selection, 7 if is_refresh else 1)
+            await state.stage(EMAIL, keys)
+        source = "due" if is_refresh else "staged"
+        asked = await ask(state, run, source, 7 if is_refresh else 1)
         assert asked == (0 if title == "nothing due" else rows)
         for keys in () if is_refresh else identities(rows, LOOK_UP):
             await state.look_up(EMAIL, keys)
-        changes = await drain(state.pending_changes(run))
+        changes = await drain(state.pending_changes())
         assert changes == asked
         await state.finish(run, exported=True)
 

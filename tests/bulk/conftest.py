@@ -33,7 +33,7 @@ class Operator:
     """A transport that answers maps, in virtual time, and counts.
 
     Attributes:
-        fate: Decides about each request: an error to raise, a Reply, or None to answer.
+        respond: Returns an error to raise, a Reply, or None to answer a request.
         requests: How many came.
         seen: All texts that were asked about, with duplicates.
         in_flight: How many are being answered, and the most there ever were.
@@ -41,9 +41,9 @@ class Operator:
 
     max_connections = 100
 
-    def __init__(self, fate: Callable[[list[str]], Any] | None = None) -> None:
+    def __init__(self, respond: Callable[[list[str]], Any] | None = None) -> None:
         """Answer in half a second, give or take."""
-        self.fate = fate or (lambda texts: None)
+        self.respond = respond or (lambda texts: None)
         self.requests = 0
         self.seen: list[str] = []
         self.in_flight = 0
@@ -58,12 +58,12 @@ class Operator:
         opened = decrypt_request(request.body, KEY)
         values: dict[str, list[str]] = msgspec.json.decode(opened.payload)
         texts = [text for one in values.values() for text in one]
-        fate = self.fate(texts)
-        if fate is not None:
+        respond = self.respond(texts)
+        if respond is not None:
             await asyncio.sleep(0.05)
-            if isinstance(fate, Exception):
-                raise fate
-            return fate
+            if isinstance(respond, Exception):
+                raise respond
+            return respond
         self.seen += texts
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)

@@ -94,15 +94,9 @@ def make(operator: Any, source: Any, *, options: Any = None, **more: Any) -> Dis
 
 async def run(operator: Any, source: Any, **more: Any) -> list[list[Any]]:
     """Return the outcomes of all columns of all chunks."""
-    dispatcher = make(operator, source, **more)
-    dispatcher.start()
-    outcomes: list[list[Any]] = []
-    try:
-        while (chunk := await dispatcher.next_chunk()) is not None:
-            outcomes += chunk.outcomes()
-    finally:
-        await dispatcher.stop()
-    return outcomes
+    async with make(operator, source, **more) as dispatcher:
+        chunks = [chunk.outcomes() async for chunk in dispatcher.chunks()]
+    return [column for columns in chunks for column in columns]
 
 
 def emails(count: int) -> list[str]:
@@ -127,14 +121,13 @@ def test_outcomes_are_kept_before_they_are_handed_out(
     ]
 
     async def main() -> None:
-        dispatcher = make(make_operator(), Chunks(columns, columns), keep=book.keep)
-        dispatcher.start()
-        while (chunk := await dispatcher.next_chunk()) is not None:
-            found, phones = chunk.outcomes()
-            for identity, outcome in zip(hashes(people), found, strict=True):
-                assert book.outcomes["email", identity] is outcome
-            assert {one.reason for one in phones} == {None}
-        await dispatcher.stop()
+        source = Chunks(columns, columns)
+        async with make(make_operator(), source, keep=book.keep) as dispatcher:
+            async for chunk in dispatcher.chunks():
+                found, phones = chunk.outcomes()
+                for identity, outcome in zip(hashes(people), found, strict=True):
+                    assert book.outcomes["email", identity] is outcome
+                assert {one.reason for one in phones} == {None}
 
     virtual(main())
 
@@ -267,8 +260,8 @@ def test_duplicates_anywhere_get_the_first_answer(
         [IdentityColumn("email", dice.choices(people[: spread * 9], k=40))] * 2
         for _ in range(40)
     ]
-    fate = lambda texts: refuse(413) if len(texts) > 3 else None  # noqa: E731 - one line says it
-    operator = make_operator(fate)
+    respond = lambda texts: refuse(413) if len(texts) > 3 else None  # noqa: E731 - one line says it
+    operator = make_operator(respond)
 
     found = virtual(run(operator, Chunks(*chunks)))
 
@@ -383,12 +376,12 @@ def test_any_rows_get_their_own_outcomes(
         "concurrency": dice.choice([1, 4, 20]),
     }
 
-    def fate(texts: list[str]) -> Any:
+    def respond(texts: list[str]) -> Any:
         if len(texts) > 8 and dice.random() < 0.5:
             return refuse(413)
         return refuse(503) if dice.random() < 0.1 else None
 
-    found = virtual(run(make_operator(fate), Chunks(*chunks), options=options))
+    found = virtual(run(make_operator(respond), Chunks(*chunks), options=options))
 
     columns = [column for chunk in chunks for column in chunk]
     for column, outcomes in zip(columns, found, strict=True):
@@ -401,19 +394,15 @@ def test_draining_answers_what_was_read(virtual: Any, make_operator: Any) -> Non
     source = Chunks(*([IdentityColumn("email", [one] * 60)] for one in emails(400)))
 
     async def main() -> int:
-        dispatcher = make(make_operator(), source)
         stop = asyncio.Event()
-        dispatcher.start()
-        waiting = asyncio.create_task(dispatcher.drain_on(stop))
         count = 0
-        while (chunk := await dispatcher.next_chunk()) is not None:
-            assert chunk.payload == count
-            assert chunk.outcomes()[0][0].raw_uid
-            count += 1
-            stop.set()
-        await waiting
-        assert dispatcher.is_drained
-        await dispatcher.stop()
+        async with make(make_operator(), source, stop=stop) as dispatcher:
+            async for chunk in dispatcher.chunks():
+                assert chunk.payload == count
+                assert chunk.outcomes()[0][0].raw_uid
+                count += 1
+                stop.set()
+            assert dispatcher.is_drained
         return count
 
     count = virtual(main())
@@ -440,14 +429,14 @@ def test_an_operator_that_was_reached_may_come_back(
 ) -> None:
     """A refused connection later on, or after a first error, is an outage."""
 
-    def fate(texts: list[str]) -> Any:
+    def respond(texts: list[str]) -> Any:
         now = asyncio.get_running_loop().time()
         if now < 0.04:
             return refuse(503)
         return errors.ConnectError("refused") if now < 60 else None
 
     source = Chunks(*([IdentityColumn("email", [one])] for one in emails(400)))
-    found = virtual(run(make_operator(fate), source))
+    found = virtual(run(make_operator(respond), source))
 
     assert all(one.mapped for (one,) in found)
 
@@ -470,11 +459,9 @@ def test_the_event_loop_is_held_5_ms_at_most(virtual: Any, make_operator: Any) -
     async def main() -> None:
         source = Slow(*([IdentityColumn("email", ["bad"])] for _ in range(200)))
         ticker = asyncio.create_task(tick())
-        dispatcher = make(make_operator(), source)
-        dispatcher.start()
-        while await dispatcher.next_chunk() is not None:
-            asyncio.get_running_loop().virtual.waited += 0.0008  # type: ignore[attr-defined] # as above
-        await dispatcher.stop()
+        async with make(make_operator(), source) as dispatcher:
+            async for _ in dispatcher.chunks():
+                asyncio.get_running_loop().virtual.waited += 0.0008  # type: ignore[attr-defined] # as above
         ticker.cancel()
 
     virtual(main())

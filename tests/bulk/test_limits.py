@@ -58,7 +58,7 @@ def token_bucket(rate: float, refuse: Any, **headers: str) -> Any:
     """Let *rate* requests a second pass, and as many at once."""
     state = {"tokens": rate, "at": 0.0}
 
-    def fate(texts: list[str]) -> Any:
+    def respond(texts: list[str]) -> Any:
         now = asyncio.get_running_loop().time()
         state["tokens"] = min(rate, state["tokens"] + (now - state["at"]) * rate)
         state["at"] = now
@@ -67,7 +67,7 @@ def token_bucket(rate: float, refuse: Any, **headers: str) -> Any:
         state["tokens"] -= 1
         return None
 
-    return fate
+    return respond
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -103,8 +103,8 @@ def test_a_limiter_with_a_hint_is_obeyed(
 
     The bucket holds one second's requests, so each further second of waiting is lost.
     """
-    fate = token_bucket(10, refuse, retry_after=hint)
-    run = run_job(virtual, make_operator(fate), seed)
+    respond = token_bucket(10, refuse, retry_after=hint)
+    run = run_job(virtual, make_operator(respond), seed)
 
     assert run.mapped == run.rows == BATCHES * 5
     assert run.requests <= 1.15 * BATCHES
@@ -118,8 +118,8 @@ def test_random_failures_cost_no_row(
 ) -> None:
     """5 % and 20 % of 503 are retried, without slowing down."""
     dice = random.Random(seed + 100)  # noqa: S311 - the operator's whims
-    fate = lambda texts: refuse(503) if dice.random() < share else None  # noqa: E731 - one line says it
-    run = run_job(virtual, make_operator(fate), seed)
+    respond = lambda texts: refuse(503) if dice.random() < share else None  # noqa: E731 - one line says it
+    run = run_job(virtual, make_operator(respond), seed)
 
     assert run.mapped == run.rows == BATCHES * 5
     assert run.requests <= BATCHES / (1 - share) * 1.1
@@ -132,11 +132,11 @@ def test_an_outage_costs_no_row(
 ) -> None:
     """30 s without the operator: few requests, and quickly back."""
 
-    def fate(texts: list[str]) -> Any:
+    def respond(texts: list[str]) -> Any:
         down = 3 <= asyncio.get_running_loop().time() < 33
         return refuse(503) if down else None
 
-    run = run_job(virtual, make_operator(fate), seed)
+    run = run_job(virtual, make_operator(respond), seed)
 
     assert run.mapped == run.rows == BATCHES * 5
     assert run.requests <= BATCHES + 80

@@ -570,3 +570,12 @@ async def test_an_orderly_end(tmp_path: Path, client: UID2Client) -> None:
     assert second.resumed_rows == first.rows < 9_000
     assert second.rows == 9_000
     assert first.requests + second.requests == 90
+
+
+def test_an_estimate_finds_the_same_columns(tmp_path: Path) -> None:
+    """All options that name columns, such as that of the types, apply to it too."""
+    source = tmp_path / "in.csv"
+    source.write_text("who,what\na@example.com,email\n+12345678901,phone\n")
+    options = MapOptions(column="who", type_column="what")
+
+    assert estimate_file(source, options=options).identifiers == 2

@@ -213,14 +213,14 @@ def test_a_body_that_is_too_large_is_split(
 ) -> None:
     """413 halves the batch; a single identity that is too large has failed."""
 
-    def fate(texts: list[str]) -> Any:
+    def respond(texts: list[str]) -> Any:
         poison = identity_hash(Email("person7@example.com"))
         return refuse(413) if len(texts) > 5 or poison in texts else None
 
     async def main() -> list[Any]:
         return await collect(BulkMapper(operator.client(), batch_size=40), emails(40))
 
-    operator = make_operator(fate)
+    operator = make_operator(respond)
     records = virtual(main())
 
     failed = [record for record in records if isinstance(record.result, MapFailure)]
@@ -234,7 +234,7 @@ def test_a_batch_that_always_fails_is_set_aside(
     """While others succeed, three rounds are enough; its rows have failed."""
     poison = identity_hash(Email("person55@example.com"))
 
-    def fate(texts: list[str]) -> Any:
+    def respond(texts: list[str]) -> Any:
         return refuse(500) if poison in texts else None
 
     async def main() -> tuple[list[Any], Progress]:
@@ -242,7 +242,7 @@ def test_a_batch_that_always_fails_is_set_aside(
         async with mapper.map(emails(2_000)) as records:
             return [record async for record in records], records.progress
 
-    operator = make_operator(fate)
+    operator = make_operator(respond)
     records, progress = virtual(main())
 
     failed = [
@@ -584,14 +584,14 @@ def test_a_process_that_stood_still_gets_one_more_period(
     """Only time in which the process ran counts; on waking the stall starts again."""
     healed: list[float] = []
 
-    def fate(texts: list[str]) -> Any:
+    def respond(texts: list[str]) -> Any:
         now = asyncio.get_running_loop().time()
         # 50 s after waking the network is there again.
         return None if now >= at + frozen + 50 else lost
 
     async def main() -> int:
         mapper = BulkMapper(
-            make_operator(fate).client(),
+            make_operator(respond).client(),
             batch_size=10,
             _system=System(sleep=Frozen(at, frozen)),
         )

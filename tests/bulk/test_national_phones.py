@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from uid2_async import MappingState, Phone, UID2Client
-from uid2_async.bulk.columns import NationalPhones, find_identifiers
+from uid2_async.bulk.columns import find_identifiers
 from uid2_async.bulk.estimate import estimate_file
+from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.jobs import map_file
 from uid2_async.bulk.options import MapOptions
 from uid2_async.bulk.paths import FileFormatOptions
-from uid2_async.bulk.text import open_reader
 from uid2_async.errors import ConfigError, InputError, JobError
 from uid2_async.models import MappedUID
 from uid2_async.operator import LocalOperator
@@ -305,12 +305,12 @@ def test_steps_are_smaller(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     write(source, ["tel"], [["030 123456"]] * 60)
 
-    def sizes(phones: NationalPhones | None) -> list[int]:
+    def sizes(country: str | None) -> list[int]:
         reader = open_reader(source, FileFormatOptions())
         columns = find_identifiers(
-            reader.header, column="tel", kind="phone", several={}, phones=phones
+            reader.header, column="tel", kind="phone", several={}, country=country
         )
-        reader.want(columns.wanted)
+        reader.select(columns.wanted)
         steps: list[int] = []
         while reader.load():
             while (rows := reader.take(columns.step_rows)) is not None:
@@ -319,7 +319,7 @@ def test_steps_are_smaller(tmp_path: Path) -> None:
         return steps
 
     assert sizes(None) == [60]
-    assert sizes(NationalPhones("DE", None)) == [50, 10]
+    assert sizes("DE") == [50, 10]
 
 
 def test_estimates(tmp_path: Path) -> None:

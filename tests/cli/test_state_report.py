@@ -53,7 +53,7 @@ async def make_state(path: Path) -> None:
     for ago in (40, 3):
         then = datetime.now(UTC) - timedelta(days=ago)
         async with MappingState(path, clock=lambda then=then: then) as state:
-            run = await state.begin(
+            run = await state.start_run(
                 scope=IdentityScope.UID2, operator=operator, job=JOB
             )
             for kind, some in (

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from uid2_async import BidstreamClient, SharingClient
+from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.paths import FileFormatOptions, InputIdentity
 from uid2_async.bulk.resume import Checkpoint, JobFolder, job_terms
-from uid2_async.bulk.text import open_reader
 from uid2_async.errors import TokenError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Email, IdentityMap
@@ -125,7 +125,7 @@ def csv_file(data: bytes) -> None:
     with contextlib.suppress(UID2Error):
         reader = open_reader(path, FileFormatOptions())
         try:
-            reader.want(reader.header)
+            reader.select(reader.header)
             more = True
             while more:
                 while (chunk := reader.take(100)) is not None:

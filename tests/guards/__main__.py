@@ -408,7 +408,7 @@ GUARDS = [
     ),
     Guard(
         "time in which the process stood still is no stall",
-        "bulk/dispatch.py",
+        "bulk/limit.py",
         "        if late <= 0:\n",
         "        if True:\n",
         "D13",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from uid2_async.bulk.state_values import StateRow as StateRow
 
-_HOMES = {
+_MODULES = {
     "BulkMapper": "mapper",
     "FileFormatOptions": "paths",
     "FileJobOptions": "options",
@@ -94,9 +94,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name on first use (PEP 562)."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
     value = globals()[name] = getattr(module, name)
     return value
 

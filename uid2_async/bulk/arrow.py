@@ -19,16 +19,10 @@ from uid2_async.bulk.paths import (
     FileFormatOptions,
     Format,
     load_extra,
-    place,
-    write_beside,
+    move_file,
+    write_atomically,
 )
-from uid2_async.bulk.private_files import (
-    DISK,
-    Disk,
-    attempt,
-    open_private,
-    sync_file,
-)
+from uid2_async.bulk.private_files import DISK, Disk, attempt, open_private, sync_file
 from uid2_async.errors import InputError
 
 T = TypeVar("T")
@@ -53,14 +47,14 @@ def require_text(field: Any, *, name: str = "") -> None:
     hint = "Export it as a string: numbers lose a + and leading zeros."
     if "binary" in str(kind):
         hint = "Cast it to a string. Encode the bytes of a hash in base64 or hex."
-    place = f"{name}: the" if name else "The"
+    prefix = f"{name}: the" if name else "The"
     raise InputError(
-        f"{place} column '{printable(field.name)}' is not text, but {kind}.", hint=hint
+        f"{prefix} column '{printable(field.name)}' is not text, but {kind}.",
+        hint=hint,
     )
 
 
 def _is_string(kind: Any) -> bool:
-    """Return whether a type is a string type."""
     types = load_arrow().types
     return bool(
         types.is_string(kind)
@@ -220,7 +214,7 @@ class ArrowReader:
         """The approximate number of bytes read from the file."""
         return self._size * self._rows // self._total if self._total else 0
 
-    def want(
+    def select(
         self,
         columns: Sequence[str],
         keys: Sequence[str] = (),
@@ -376,7 +370,6 @@ class ArrowOutput:
         return arrow.schema([arrow.field(one, arrow.string()) for one in header])
 
     def _type(self, content: Content) -> Any:
-        """Choose the type of a column."""
         if content is Content.TEXT:
             return self._arrow.string()
         if content is Content.INTEGER:
@@ -395,8 +388,8 @@ class ArrowOutput:
         fields = list(self._schema)
         arrays = [] if rows is None else self._input_arrays(rows, fields)
         if repeat is not None:
-            places = self._arrow.array(repeat, self._arrow.int64())
-            arrays = [writing(partial(one.take, places)) for one in arrays]
+            indexes = self._arrow.array(repeat, self._arrow.int64())
+            arrays = [writing(partial(one.take, indexes)) for one in arrays]
         arrays += [
             self._array(columns[field.name], field.type)
             for field in fields[self._width :]
@@ -404,7 +397,6 @@ class ArrowOutput:
         return self._arrow.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def _input_arrays(self, rows: Any, fields: list[Any]) -> list[Any]:
-        """Return the columns of the input."""
         if isinstance(rows, ArrowRows):
             return [
                 one if one.type == field.type else one.dictionary_decode()
@@ -442,11 +434,7 @@ class ArrowOutput:
         self._rows = 0
 
     def sync(self) -> int:
-        """Sync everything to the disk if the job can be resumed. Blocks.
-
-        Returns:
-            The number of parts, from which a run resumes.
-        """
+        """Sync everything; return the number of parts, to resume from. Blocks."""
         if self._resumable and self._batches:
             path = self._name(self._parts)
             path.unlink(missing_ok=True)
@@ -457,11 +445,9 @@ class ArrowOutput:
         return self._parts
 
     def _name(self, number: int) -> Path:
-        """Name a part."""
         return self._part.with_name(f"{self._part.name}.{number:05}")
 
     def _write_part(self, path: Path) -> None:
-        """Write a part."""
         ipc = load_arrow("pyarrow.ipc")
         with os.fdopen(open_private(path), "wb") as file:
             with ipc.new_stream(file, self._schema) as writer:
@@ -478,14 +464,14 @@ class ArrowOutput:
             parts = list(map(self._name, range(self._parts)))
             # Parts are removed only after the rename, which may not have been logged.
             if not (target.exists() and not all(part.exists() for part in parts)):
-                writing(partial(write_beside, target, self._merge, disk=self._disk))
+                writing(partial(write_atomically, target, self._merge, disk=self._disk))
             for part in parts:
                 part.unlink(missing_ok=True)
             return
         self._flush()
         writing(self._writer.close)
         self.close()
-        place(self._part, target, disk=self._disk)
+        move_file(self._part, target, disk=self._disk)
 
     def _merge(self, path: Path) -> None:
         """Merge the parts into a private file, each as one row group."""
@@ -499,7 +485,6 @@ class ArrowOutput:
                     writer.write_table(ipc.open_stream(part).read_all())
 
     def _open_writer(self, file: BinaryIO) -> Any:
-        """Open a writer for tables."""
         if self._format is Format.PARQUET:
             writer = load_arrow("pyarrow.parquet").ParquetWriter
             return writer(file, self._schema, **self._parquet)
@@ -517,7 +502,6 @@ class ArrowOutput:
 
 
 def _is_parquet(reader: Any) -> bool:
-    """Return whether the input is Parquet."""
     return isinstance(reader, ArrowReader) and reader.options.format is Format.PARQUET
 
 
@@ -544,7 +528,6 @@ def _parquet_options(
 
 
 def _logical_types(file: Any) -> list[str]:
-    """List the logical Parquet type of each column."""
     leaves = map(file.schema.column, range(len(file.schema)))
     return [str(leaf.logical_type) for leaf in leaves]
 

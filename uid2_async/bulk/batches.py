@@ -7,7 +7,7 @@ runs only if they are not all new, valid and of one kind.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice, repeat
 from typing import Any, Final, Protocol, TypeAlias
@@ -21,7 +21,6 @@ from uid2_async.bulk.outcomes import (
     UNKNOWN_KIND,
     Endpoint,
     IdentityKind,
-    MapFailure,
     Outcome,
 )
 from uid2_async.phones import PhoneFault
@@ -84,6 +83,15 @@ class IdentityColumn:
         for row, kind in enumerate(self.kinds):
             rows[kind].append(row)
         return rows.items()
+
+    def identities_by_kind(
+        self, endpoint: Endpoint
+    ) -> Iterator[tuple[IdentityKind, Sequence[int], Sequence[bytes | None]]]:
+        """Yield each kind that *endpoint* accepts, with its rows and identity bytes."""
+        for name, rows in self.rows_by_kind():
+            kind = endpoint.kinds.get(name)
+            if kind is not None:
+                yield kind, rows, self.read(kind, rows)
 
     def special_outcomes(self) -> dict[int, Outcome]:
         """Return the rows with a known outcome: without an identity, or faulty."""
@@ -190,7 +198,7 @@ class Group:
         return self._index[identity]
 
 
-def _slices(ranges: Sequence[_Range]) -> list[Outcome]:
+def _new_outcomes(ranges: Sequence[_Range]) -> list[Outcome]:
     """Return the outcomes of identities that were all new."""
     outcomes: list[Outcome] = []
     for group, start, stop in ranges:
@@ -198,27 +206,17 @@ def _slices(ranges: Sequence[_Range]) -> list[Outcome]:
     return outcomes
 
 
-@attrs.frozen
-class _Part:
-    """The identities of one kind in a column, and the location of their outcomes."""
-
-    rows: Sequence[int]
-    identities: Sequence[bytes | None]
-    ranges: Sequence[_Range]
-    known: Sequence[tuple[bytes, Group]]
-
-    def groups(self) -> set[Group]:
-        """Return the groups that must be answered first."""
-        new = {group for group, _, _ in self.ranges}
-        return new.union(group for _, group in self.known)
-
-    def outcomes(self) -> list[Outcome]:
-        """Return the outcome of each identity."""
-        found = {identity: group.find(identity) for identity, group in self.known}
-        for group, start, stop in self.ranges:
-            outcomes = group.outcomes[start:stop]
-            found.update(zip(group.identities[start:stop], outcomes, strict=True))
-        return list(map(found.get, self.identities, repeat(INVALID)))  # type: ignore[arg-type] # None is not found
+def _all_outcomes(
+    identities: Sequence[bytes | None],
+    ranges: Sequence[_Range],
+    known: Sequence[tuple[bytes, Group]],
+) -> list[Outcome]:
+    """Return the outcome of each identity."""
+    found: dict[bytes, Outcome] = {one: group.find(one) for one, group in known}
+    for group, start, stop in ranges:
+        outcomes = group.outcomes[start:stop]
+        found.update(zip(group.identities[start:stop], outcomes, strict=True))
+    return list(map(found.get, identities, repeat(INVALID)))  # type: ignore[arg-type] # None is not found
 
 
 def join_outcomes(
@@ -257,16 +255,6 @@ class Batch:
     rounds: int = 0
     generation: int = 0
 
-    def values(self) -> dict[str, Sequence[str] | Sequence[bytes]]:
-        """Return the values to send under each key."""
-        return {one: at.texts or at.identities for one, at in self.groups.items()}
-
-    def failures(self, failure: MapFailure) -> dict[str, list[Outcome]]:
-        """Return the same failure for each identity."""
-        return {
-            key: [failure] * len(group.identities) for key, group in self.groups.items()
-        }
-
     def halves(self) -> tuple[Batch, Batch]:
         """Split into halves, neither of them empty if there are two identities."""
         first, second = Batch(), Batch()
@@ -283,27 +271,57 @@ class Batch:
         return first, second
 
 
-class _Window:
-    """The groups of the most recent identities.
+class Batcher:
+    """Puts the new identities of chunks into batches: the CPU work of a job.
 
-    With two generations, dropping old identities costs nothing per identity. At least
-    half of the window is always remembered.
+    It remembers the groups of the most recent identities in two generations, so that
+    dropping old ones costs nothing per identity.
     """
 
-    def __init__(self, size: int) -> None:
-        """Remember up to *size* identities."""
-        self._generation = max(1, size // 2)
+    def __init__(
+        self, endpoint: Endpoint, *, batch_size: int, window: int, send_raw: bool
+    ) -> None:
+        """Make batches for *endpoint*; remember at least *window* / 2 identities."""
+        self.ready: list[Batch] = []
+        self._endpoint = endpoint
+        self._batch_size = batch_size
+        self._send_raw = send_raw
+        self._generation_size = max(1, window // 2)
         self._young: defaultdict[str, dict[bytes, Group]] = defaultdict(dict)
         self._old: defaultdict[str, dict[bytes, Group]] = defaultdict(dict)
+        self._open: dict[str, Batch] = {}
 
-    def add(
+    def add(self, chunk: Chunk) -> None:
+        """Batch the new identities of *chunk*, and make it expect the answers."""
+        for column in chunk.columns:
+            self._add_column(column, chunk)
+        if sum(map(len, self._young.values())) >= self._generation_size:
+            self._old, self._young = self._young, defaultdict(dict)
+
+    def _add_column(self, column: IdentityColumn, chunk: Chunk) -> None:
+        """Add a column; if all its identities are new, outcomes keep their order."""
+        groups: set[Group] = set()
+        parts = []
+        for kind, rows, identities in column.identities_by_kind(self._endpoint):
+            valid = identities if all(identities) else list(filter(None, identities))
+            if self._send_raw:
+                ranges, known = self._add_values(kind, column, rows, identities)
+            else:
+                ranges, known = self._add_hashes(kind, valid)  # type: ignore[arg-type] # none is None
+            groups.update(group for group, _, _ in ranges)
+            new = sum(stop - start for _, start, stop in ranges)
+            if new == len(column):
+                chunk.expect(groups, partial(_new_outcomes, ranges))
+                return
+            chunk.duplicates += len(valid) - new
+            groups.update(group for _, group in known)
+            parts.append((rows, partial(_all_outcomes, identities, ranges, known)))
+        chunk.expect(groups, partial(join_outcomes, column, parts))
+
+    def _remember(
         self, subject: str, identities: Sequence[bytes], group: Group
     ) -> tuple[Sequence[bytes], Sequence[tuple[bytes, Group]]]:
-        """Record that the new ones of *identities* are in *group*.
-
-        Returns:
-            The new identities, and the others with their groups.
-        """
+        """Return the new ones of *identities*, now in *group*, and the others."""
         young, old = self._young[subject], self._old[subject]
         if not old.keys().isdisjoint(identities):
             young.update({one: old[one] for one in identities if one in old})
@@ -317,76 +335,10 @@ class _Window:
         pairs = zip(identities, groups, strict=True)
         return list(new), [pair for pair in pairs if pair[0] not in new]
 
-    def trim(self) -> None:
-        """Drop the older generation if the younger one is full."""
-        if sum(map(len, self._young.values())) >= self._generation:
-            self._old, self._young = self._young, defaultdict(dict)
-
-
-class Batcher:
-    """Puts the new identities of chunks into batches: the CPU work of a job."""
-
-    def __init__(
-        self, endpoint: Endpoint, *, batch_size: int, window: int, send_raw: bool
-    ) -> None:
-        """Make batches for *endpoint*."""
-        self.ready: list[Batch] = []
-        self._kinds = endpoint.kinds
-        self._one_kind = endpoint.one_kind
-        self._body_bytes = endpoint.body_bytes
-        self._batch_size = batch_size
-        self._send_raw = send_raw
-        self._window = _Window(window)
-        self._open: dict[str, Batch] = {}
-
-    def add(self, chunk: Chunk) -> None:
-        """Batch the new identities of *chunk*, and make it expect the answers."""
-        for column in chunk.columns:
-            self._add_column(column, chunk)
-        self._window.trim()
-
-    def _add_column(self, column: IdentityColumn, chunk: Chunk) -> None:
-        """Add a column; if all its identities are new, outcomes keep their order."""
-        parts = []
-        for name, rows in column.rows_by_kind():
-            kind = self._kinds.get(name)
-            if kind is None:
-                continue
-            part = self._add_part(column, kind, rows)
-            new = sum(stop - start for _, start, stop in part.ranges)
-            if new == len(column):
-                groups = [group for group, _, _ in part.ranges]
-                chunk.expect(groups, partial(_slices, part.ranges))
-                return
-            valid = len(rows) - part.identities.count(None)
-            chunk.duplicates += valid - new
-            parts.append(part)
-        groups = [group for part in parts for group in part.groups()]
-        found = [(part.rows, part.outcomes) for part in parts]
-        chunk.expect(groups, partial(join_outcomes, column, found))
-
-    def _add_part(
-        self, column: IdentityColumn, kind: IdentityKind, rows: Sequence[int]
-    ) -> _Part:
-        """Add the rows of one kind."""
-        identities = column.read(kind, rows)
-        valid = identities if all(identities) else list(filter(None, identities))
-        if not self._send_raw:
-            return _Part(rows, identities, *self._place(kind, valid))  # type: ignore[arg-type] # none is None
-        values: dict[bytes | None, str | None] = {}
-        if column.values is not None:
-            texts = [column.values[row] for row in rows]
-            values = dict(zip(identities, texts, strict=True))
-        return _Part(rows, identities, *self._place_raw(kind, valid, values))  # type: ignore[arg-type] # as above
-
-    def _place(
+    def _add_hashes(
         self, kind: IdentityKind, identities: Sequence[bytes]
     ) -> tuple[list[_Range], list[tuple[bytes, Group]]]:
-        """Put the new ones of *identities* into open batches.
-
-        Returns:
-            The ranges of the groups with the new ones; the others and their groups.
-        """
+        """Batch the new ones of *identities*; return their ranges, and the others."""
         ranges: list[_Range] = []
         known: list[tuple[bytes, Group]] = []
         index = 0
@@ -394,35 +346,38 @@ class Batcher:
             batch = self._open_batch(kind.key, _HASH_BYTES)
             room = min(
                 self._batch_size - batch.count,
-                (self._body_bytes - batch.size) // _HASH_BYTES,
+                (self._endpoint.body_bytes - batch.size) // _HASH_BYTES,
             )
             piece = identities[index : index + room]
             group = batch.groups.get(kind.key) or Group(kind.subject)
-            new, others = self._window.add(kind.subject, piece, group)
+            new, others = self._remember(kind.subject, piece, group)
             known += others
             if new:
                 ranges.append(self._append(kind.key, group, new, _HASH_BYTES))
             index += room
         return ranges, known
 
-    def _place_raw(
+    def _add_values(
         self,
         kind: IdentityKind,
-        identities: Sequence[bytes],
-        values: Mapping[bytes | None, str | None],
+        column: IdentityColumn,
+        rows: Sequence[int],
+        identities: Sequence[bytes | None],
     ) -> tuple[list[_Range], list[tuple[bytes, Group]]]:
-        """Like :meth:`_place`, but send the given *values*."""
+        """Like :meth:`_add_hashes`, but send the values themselves if there are any."""
         ranges: list[_Range] = []
         known: list[tuple[bytes, Group]] = []
-        for identity in identities:
+        for row, identity in zip(rows, identities, strict=True):
+            if identity is None:
+                continue
             key, text = kind.key, base64.encode_text(identity)
-            value = values.get(identity)
+            value = None if column.values is None else column.values[row]
             if value is not None:
                 key, text = sendable(kind.name, value, send_raw=True) or (key, text)
             size = len(wire.encode(text)) + 1
             batch = self._open_batch(key, size)
             group = batch.groups.get(key) or Group(kind.subject)
-            new, others = self._window.add(kind.subject, [identity], group)
+            new, others = self._remember(kind.subject, [identity], group)
             known += others
             if new:
                 group.texts.append(text)
@@ -431,9 +386,9 @@ class Batcher:
 
     def _open_batch(self, key: str, size: int) -> Batch:
         """Return an open batch with room for another identity of *size* bytes."""
-        name = key if self._one_kind else ""
+        name = key if self._endpoint.one_kind else ""
         batch = self._open.get(name)
-        if batch is not None and batch.size + size > self._body_bytes:
+        if batch is not None and batch.size + size > self._endpoint.body_bytes:
             self.ready.append(self._open.pop(name))
             batch = None
         return self._open.setdefault(name, batch or Batch())
@@ -442,7 +397,7 @@ class Batcher:
         self, key: str, group: Group, identities: Sequence[bytes], size: int
     ) -> _Range:
         """Append identities of *size* bytes to a group of an open batch."""
-        name = key if self._one_kind else ""
+        name = key if self._endpoint.one_kind else ""
         batch = self._open[name]
         batch.groups[key] = group
         start = len(group.identities)

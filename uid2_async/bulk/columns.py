@@ -31,11 +31,11 @@ from uid2_async.bulk.outcomes import (
 from uid2_async.bulk.paths import Content
 from uid2_async.errors import InputError
 from uid2_async.models import MapRow, UnmappedReason
-from uid2_async.phones import PhoneFault, check_country, load_countries, to_sendable
+from uid2_async.phones import PhoneFault, to_sendable
 from uid2_async.protocol import base64
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.text import Rows
+    from uid2_async.bulk.files import Rows
 
 
 # --- Finding columns ------------------------------------------------------------------
@@ -106,23 +106,22 @@ def _find_all(header: Sequence[str], name: str) -> list[int]:
 def _column_error(
     header: Sequence[str], column: str, found: list[int], *, name: str, hint: str
 ) -> InputError:
-    """Return the error for a missing or ambiguous column."""
-    place = f"{name}: " if name else ""
+    where = f"{name}: " if name else ""
     wanted = _quoted([column])
     if found:
         return InputError(
-            f"{place}there are {len(found)} columns {wanted}.",
+            f"{where}there are {len(found)} columns {wanted}.",
             hint=f"Choose one: '{printable(column)}#1' is the first. "
             f"'{printable(column)}#*' means all, in order of preference.",
         )
     if any(_DII.search(one) for one in header):
         # Listing the columns would show somebody's identity.
         return InputError(
-            f"{place}there is no column {wanted}: the first row looks like data.",
+            f"{where}there is no column {wanted}: the first row looks like data.",
             hint="Add a header row.",
         )
     return InputError(
-        f"{place}there is no column {wanted}. The columns are: {_quoted(header)}.",
+        f"{where}there is no column {wanted}. The columns are: {_quoted(header)}.",
         hint=_header_hint(header, column) or hint or "Spell its name as in the file.",
     )
 
@@ -151,7 +150,6 @@ def _header_hint(header: Sequence[str], column: str) -> str:
 
 
 def _quoted(names: Iterable[str]) -> str:
-    """Format the names of columns."""
     return ", ".join(f"'{printable(name)}'" for name in names)
 
 
@@ -183,39 +181,6 @@ _EMAIL_MARKS: Final = ("\t", "\r", "\n", "<", ">", '"', "(", ")", ":", " ", ".\0
 _SAMPLES: Final = 1_000
 
 
-class NationalPhones:
-    """Converts phones to E.164, as :func:`~uid2_async.phones.to_sendable` does."""
-
-    def __init__(self, country: str | None, column: str | None) -> None:
-        """Accept the national format of one country, or of the country of each row."""
-        if country is not None:
-            check_country(country)
-        load_countries()
-        self.column: str | None = column
-        self._country = country
-
-    def rewrite(
-        self, column: IdentityColumn, countries: Sequence[str] | None
-    ) -> IdentityColumn:
-        """Convert the phones among the identities of some rows."""
-        kinds = column.kinds
-        if isinstance(kinds, str) and kinds != PHONE:
-            return column
-        values = list(column.values or ())
-        faults: dict[int, PhoneFault] = {}
-        for row, value in enumerate(values):
-            kind = kinds if isinstance(kinds, str) else kinds[row]
-            if value is None or kind != PHONE:
-                continue
-            country = "" if countries is None else countries[row].strip()
-            found = to_sendable(value, country or self._country)
-            if isinstance(found, PhoneFault):
-                faults[row] = found
-            else:
-                values[row] = found
-        return attrs.evolve(column, values=values, faults=faults)
-
-
 @attrs.frozen
 class IdentifierColumns:
     """Extracts the identifiers of some rows.
@@ -224,13 +189,13 @@ class IdentifierColumns:
         columns: The kind and name of each column, in order of preference.
         kind_column: The column with the kind of each row, which replaces that of
             *columns*.
-        phones: Converts national phone numbers, if any.
-        country_column: The column with their countries.
+        country: The country of phone numbers in national format.
+        country_column: The column with the country of each row, if it has one.
     """
 
     columns: Sequence[tuple[str, str]]
     kind_column: str | None = None
-    phones: NationalPhones | None = None
+    country: str | None = None
     country_column: str | None = None
 
     @property
@@ -241,9 +206,14 @@ class IdentifierColumns:
         return names + [one for one in others if one is not None]
 
     @property
+    def is_national(self) -> bool:
+        """Whether phone numbers are converted."""
+        return self.country is not None or self.country_column is not None
+
+    @property
     def step_rows(self) -> int:
         """The number of rows per step, so that a step takes less than 5 ms."""
-        return STEP_ROWS if self.phones is None else _PHONE_STEP_ROWS
+        return _PHONE_STEP_ROWS if self.is_national else STEP_ROWS
 
     def identities(self, rows: Rows) -> list[IdentityColumn]:
         """List the identifiers of some rows, one list per column.
@@ -260,15 +230,32 @@ class IdentifierColumns:
                 nothing = sum(one in _OF_NOTHING for one in values)
                 values = ["" if one in _OF_NOTHING else one for one in values]
             present = [one or None for one in values]
-            found.append(
-                IdentityColumn(kinds or kind, present, hashes_of_nothing=nothing)
-            )
-        if self.phones is None:
-            return found
-        countries = None
+            column = IdentityColumn(kinds or kind, present, hashes_of_nothing=nothing)
+            found.append(column)
+        if self.is_national:
+            return [self._with_phones(rows, column) for column in found]
+        return found
+
+    def _with_phones(self, rows: Rows, column: IdentityColumn) -> IdentityColumn:
+        """Convert phones to E.164, as :func:`~uid2_async.phones.to_sendable` does."""
+        kinds, countries = column.kinds, None
+        if isinstance(kinds, str) and kinds != PHONE:
+            return column
         if self.country_column is not None:
             countries = rows.values(self.country_column)
-        return [self.phones.rewrite(one, countries) for one in found]
+        values = list(column.values or ())
+        faults: dict[int, PhoneFault] = {}
+        for row, value in enumerate(values):
+            kind = kinds if isinstance(kinds, str) else kinds[row]
+            if value is None or kind != PHONE:
+                continue
+            country = "" if countries is None else countries[row].strip()
+            found = to_sendable(value, country or self.country)
+            if isinstance(found, PhoneFault):
+                faults[row] = found
+            else:
+                values[row] = found
+        return attrs.evolve(column, values=values, faults=faults)
 
 
 class InputWarnings:
@@ -336,7 +323,8 @@ def find_identifiers(
     kind: str | None,
     several: Mapping[str, str],
     kind_column: str | None = None,
-    phones: NationalPhones | None = None,
+    country: str | None = None,
+    country_column: str | None = None,
     name: str = "",
 ) -> IdentifierColumns:
     """Find the identifier columns in *header*.
@@ -345,11 +333,9 @@ def find_identifiers(
     means all, in order of preference.
     """
     find = partial(_find_name, header, name)
-    country = None if phones is None else phones.column
-    if country is not None:
-        country = find(
-            country, "Name the column with the countries: `country_column=NAME`."
-        )
+    if country_column is not None:
+        hint = "Name the column with the countries: `country_column=NAME`."
+        country_column = find(country_column, hint)
     if several or kind is not None:
         wanted = several or {kind or "": column or VALUE_NAME}
         columns = []
@@ -358,14 +344,12 @@ def find_identifiers(
             hint = f"Use `{option}` with one of these columns."
             names = _expand_name(header, given)
             columns += [(each, find(one, hint)) for one in names]
-        return IdentifierColumns(columns, phones=phones, country_column=country)
+        return IdentifierColumns(columns, None, country, country_column)
     hint = f"Name the column with the identifiers: `column=NAME`, or {VALUE_NAME}."
     value = find(column or VALUE_NAME, hint)
     hint = f"Pass `type` if all rows have the same type, or add a column {KIND_NAME}."
     kinds = find(kind_column or KIND_NAME, hint)
-    return IdentifierColumns(
-        [(kinds, value)], kind_column=kinds, phones=phones, country_column=country
-    )
+    return IdentifierColumns([(kinds, value)], kinds, country, country_column)
 
 
 def _find_name(header: Sequence[str], file: str, column: str, hint: str) -> str:
@@ -416,13 +400,10 @@ _STATUSES: Final = {
 
 
 def choose(outcomes: Sequence[Outcome], rule: OptOutRule) -> int:
-    """Choose a row's outcome from those of its identifiers, in order of preference.
+    """Return the index of a row's outcome among those of its identifiers.
 
     If one failed, the row has failed: the next one cannot replace it, since the failed
     one may be an opt-out.
-
-    Returns:
-        The index in *outcomes*.
     """
     ranks = [_rank(one, rule) for one in outcomes]
     return ranks.index(min(ranks))
@@ -490,22 +471,22 @@ class OutcomeColumns:
             return self._of_each(outcomes[0], None, kinds), None
         rows = list(zip(*outcomes, strict=True))
         if not self._explode:
-            places = [choose(row, self._rule) for row in rows]
-            chosen = [row[at] for row, at in zip(rows, places, strict=True)]
-            return self._of_each(chosen, places, kinds), None
+            choices = [choose(row, self._rule) for row in rows]
+            chosen = [row[at] for row, at in zip(rows, choices, strict=True)]
+            return self._of_each(chosen, choices, kinds), None
         repeat: list[int] = []
-        places = []
+        choices = []
         for number, row in enumerate(rows):
             present = [at for at, one in enumerate(row) if one is not ABSENT] or [0]
             repeat += [number] * len(present)
-            places += present
-        chosen = [rows[at][place] for at, place in zip(repeat, places, strict=True)]
-        return self._of_each(chosen, places, kinds), repeat
+            choices += present
+        chosen = [rows[at][choice] for at, choice in zip(repeat, choices, strict=True)]
+        return self._of_each(chosen, choices, kinds), repeat
 
     def _of_each(
         self,
         outcomes: Sequence[Outcome],
-        places: Sequence[int] | None,
+        choices: Sequence[int] | None,
         kinds: Sequence[str | Sequence[str]] | None,
     ) -> Columns:
         """Make the columns of rows with a chosen outcome.
@@ -538,7 +519,7 @@ class OutcomeColumns:
             made.append(
                 [
                     None if uid is None else named[at]
-                    for uid, at in zip(uids, places or [0] * len(rows), strict=True)
+                    for uid, at in zip(uids, choices or [0] * len(rows), strict=True)
                 ]
             )
         return dict(zip(self.contents, [*made, errors], strict=True))
@@ -624,5 +605,8 @@ class StatusColumns:
         rows = [at for at, one in enumerate(words) if one in self._kept]
         return {"STATUS": [words[at] for at in rows]}, rows
 
+
+RowFormatter: TypeAlias = OutcomeColumns | StatusColumns
+"""Turns outcomes into added columns, and counts rows by status."""
 
 strip_tracebacks(globals())

@@ -29,7 +29,7 @@ from uid2_async.bulk.private_files import DISK, Disk, attempt, open_private, rep
 from uid2_async.errors import ConfigError, InputError, JobError, UID2Error
 
 _SCHEMES: Final = ("postgresql", "postgres")
-_NOTES: Final = "uid2_async_jobs"
+_JOBS: Final = "uid2_async_jobs"
 _STAGING: Final = "uid2_async_rows"
 _TYPE: Final = b"POSTGRESQL:type"
 _TYPMOD: Final = b"POSTGRESQL:typmod"
@@ -62,7 +62,6 @@ def _display_uri(uri: str) -> str:
 
 
 def _check_uri(_: object, __: object, uri: str) -> None:
-    """Reject anything except a database URI."""
     _display_uri(uri)
 
 
@@ -166,23 +165,23 @@ class Table(Remote):
         """Write the table in one transaction, unless this job already has. Blocks."""
         with _connected(self) as connection:
             with connection.cursor() as cursor:
-                if job and self._is_noted(cursor, job):
+                if job and self._is_recorded(cursor, job):
                     return
                 self._write(cursor, whole)
             connection.commit()
 
-    def _is_noted(self, cursor: Any, job: str) -> bool:
+    def _is_recorded(self, cursor: Any, job: str) -> bool:
         """Record a job in the transaction; return whether it was already recorded.
 
         A second process that runs the same job waits here for the first.
         """
-        notes = ".".join(map(_quoted, [*self.table.split(".")[:-1], _NOTES]))
+        jobs = ".".join(map(_quoted, [*self.table.split(".")[:-1], _JOBS]))
         cursor.execute(
-            f"CREATE TABLE IF NOT EXISTS {notes} "
+            f"CREATE TABLE IF NOT EXISTS {jobs} "
             "(job text PRIMARY KEY, finished timestamptz NOT NULL DEFAULT now())"
         )
         cursor.execute(
-            f"INSERT INTO {notes} (job) VALUES ('{job}') "  # noqa: S608 - hexadecimal digits
+            f"INSERT INTO {jobs} (job) VALUES ('{job}') "  # noqa: S608 - hexadecimal digits
             "ON CONFLICT DO NOTHING RETURNING job"
         )
         return cursor.fetchone() is None
@@ -209,7 +208,6 @@ class Table(Remote):
 
 
 def _quoted(name: str) -> str:
-    """Return a name quoted for SQL."""
     return '"{}"'.format(name.replace('"', '""'))
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, Self, TypeAlias
 
 from uid2_async._call import Call
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_cancelled
 from uid2_async.bulk.batches import Batch, Batcher, Chunk, Source
-from uid2_async.bulk.limit import ConcurrencyLimit
+from uid2_async.bulk.limit import ConcurrencyLimit, StallWatch
 from uid2_async.bulk.options import JobOptions
 from uid2_async.bulk.outcomes import MAP_V3, Endpoint, MapFailure, Outcome, Progress
 from uid2_async.bulk.private_files import SYSTEM, System
@@ -53,7 +54,7 @@ Keep: TypeAlias = Callable[[str, Sequence[bytes], Sequence[Outcome]], Awaitable[
 
 Takes ``email``, ``phone`` or ``raw_uid``, the identity bytes, and their outcomes."""
 
-Rows: TypeAlias = Mapping[str, Sequence[Outcome]]
+Replies: TypeAlias = Mapping[str, Sequence[Outcome]]
 
 # How long a partial batch waits for more rows while the caller waits for it.
 _LINGER_SECONDS: Final = 1.0
@@ -61,8 +62,6 @@ _LINGER_SECONDS: Final = 1.0
 _MAX_ROUNDS: Final = 3
 # How much further the source is read if only failing batches are left.
 _PROBE_ROWS: Final = 1_000
-# The number of stall checks per stall timeout.
-_WATCH_PARTS: Final = 8
 # After this many seconds of CPU work, a job yields to other tasks.
 _TIME_SLICE: Final = 0.001
 _ATTEMPT_SECONDS: Final = 45.0
@@ -100,8 +99,9 @@ class Dispatcher:
         *,
         endpoint: Endpoint = MAP_V3,
         keep: Keep | None = None,
+        stop: asyncio.Event | None = None,
     ) -> None:
-        """Prepare the job; :meth:`start` starts it.
+        """Prepare the job, which runs in ``async with``; *stop* ends it cleanly.
 
         All outcomes, including failures, are stored before their rows are returned.
         """
@@ -112,6 +112,7 @@ class Dispatcher:
         self._source = source
         self._endpoint = endpoint
         self._keep = keep
+        self._stop_event = stop
         self._batcher = Batcher(
             endpoint,
             batch_size=batch_size,
@@ -146,10 +147,10 @@ class Dispatcher:
         self._failure: BaseException | None = None
         self._last_error: UID2Error | None = None
         self._is_reached = False
-        self._alive_at = self._now()
-        self._was_frozen = False
+        self._stall = StallWatch(
+            options.stall_timeout, self.limit, now=self._now, sleep=system.sleep
+        )
         self._is_stopped = False
-        self._lingered = False
         self._news = asyncio.Event()
         self._queued = asyncio.Event()
         self._room = asyncio.Event()
@@ -159,11 +160,22 @@ class Dispatcher:
 
     # --- life -------------------------------------------------------------------------
 
-    def start(self) -> None:
+    async def __aenter__(self) -> Self:
         """Start the reader, the workers and the watchdog."""
-        parts = [self._read_all, self._watch, *[self._send_all] * self._workers]
+        parts = [self._read_all, self._watch_stall, *[self._send_all] * self._workers]
+        if self._stop_event is not None:
+            parts.append(self._drain_on_stop)
         self._tasks = [asyncio.create_task(self._guard(part)) for part in parts]
         self._reader = self._tasks[0]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop everything, and wait until it has stopped."""
+        self._is_stopped = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._news.set()
 
     def progress(self) -> Progress:
         """Return the progress of the requests."""
@@ -174,31 +186,23 @@ class Dispatcher:
             throttled=self.limit.throttled,
         )
 
-    async def drain_on(self, stop: asyncio.Event) -> None:
-        """Wait for *stop*, then :meth:`drain`."""
-        await stop.wait()
-        self.drain()
+    async def _drain_on_stop(self) -> None:
+        """When the job is to stop, stop reading.
 
-    def drain(self) -> None:
-        """Stop reading. Rows already read are still processed and returned."""
+        Replies already read are still processed and returned.
+        """
+        assert self._stop_event is not None  # noqa: S101 - otherwise, it does not run
+        await self._stop_event.wait()
         if self._reader is not None and not self._is_read:
             self.is_drained = True
             self._reader.cancel()
             self._end_reading()
 
-    async def stop(self) -> None:
-        """Stop everything, and wait until it has stopped."""
-        self._is_stopped = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._news.set()
-
     async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
         """End the job for the consumer of the chunks if any part fails.
 
-        This includes a task canceled by anything except :meth:`stop`: without it, the
-        others would wait forever.
+        This includes a task canceled by anything except the end of the job: without it,
+        the others would wait forever.
         """
         try:
             await part()
@@ -244,8 +248,13 @@ class Dispatcher:
         self._news.set()
 
     async def _take(self, *, partial: bool) -> bool:
-        """Read the next chunk once there is room for it."""
-        await self._wait_for_room()
+        """Read the next chunk once earlier chunks have been consumed."""
+        while not self._has_room():
+            self._is_full = True
+            self._flush_if_idle()
+            self._room.clear()
+            await self._room.wait()
+        self._is_full = False
         async with self._cpu:
             try:
                 chunk = self._source.take(partial=partial)
@@ -266,15 +275,6 @@ class Dispatcher:
         """Return whether another chunk may be read."""
         return self._rows < self._max_rows + self._probe_rows
 
-    async def _wait_for_room(self) -> None:
-        """Wait until earlier chunks have been consumed."""
-        while not self._has_room():
-            self._is_full = True
-            self._flush_if_idle()
-            self._room.clear()
-            await self._room.wait()
-        self._is_full = False
-
     def _flush(self) -> None:
         """Send the open batches, full or not."""
         self._batcher.flush()
@@ -293,13 +293,18 @@ class Dispatcher:
         if self._batcher.ready and self._failure is None:
             if not self._unanswered:
                 # An idle job is not stalled.
-                self._revive()
+                self._stall.reset()
             self._unanswered += len(self._batcher.ready)
             self._queue.extend(self._batcher.ready)
             self._queued.set()
         self._batcher.ready.clear()
 
     # --- out --------------------------------------------------------------------------
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        """Yield the chunks in order, with their answers."""
+        while (chunk := await self.next_chunk()) is not None:
+            yield chunk
 
     async def next_chunk(self) -> Chunk | None:
         """Wait for the next chunk and its answers. Return None at the end."""
@@ -326,13 +331,11 @@ class Dispatcher:
     async def _wait_for_news(self) -> None:
         """Wait for news. After a while, send partial batches."""
         self._news.clear()
-        self._lingered = False
-        timer = self._loop.call_later(_LINGER_SECONDS, self._linger)
-        try:
-            await self._news.wait()
-        finally:
-            timer.cancel()
-        if not self._lingered or self._is_read or self._keep is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                await self._news.wait()
+                return
+        if self._is_read or self._keep is not None:
             # With a state, nobody waits for single rows, and more come soon, so a
             # partial batch would cost an extra request.
             return
@@ -342,11 +345,6 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - it is raised in next_chunk
             self._fail(error)
         self._flush()
-
-    def _linger(self) -> None:
-        """Wake a caller that has waited for long."""
-        self._lingered = True
-        self._news.set()
 
     # --- between ----------------------------------------------------------------------
 
@@ -368,7 +366,7 @@ class Dispatcher:
             if batch is not None and rows is not None:
                 await self._answer(batch, rows)
 
-    async def _send(self, batch: Batch) -> Rows | None:
+    async def _send(self, batch: Batch) -> Replies | None:
         """Send one batch. Return its outcomes, or None if it is sent again."""
         batches = self.batches
         try:
@@ -378,15 +376,18 @@ class Dispatcher:
             return self._decide(batch, error, batches)
         self.limit.succeeded()
         self._is_reached = True
-        self._revive()
+        self._stall.reset()
         return rows
 
-    async def _ask(self, batch: Batch) -> Rows:
+    async def _ask(self, batch: Batch) -> Replies:
         """Send a batch that has a permit."""
         batch.generation = self.limit.generation
         endpoint = self._endpoint
         async with self._cpu:
-            values = batch.values()
+            values = {
+                key: group.texts or group.identities
+                for key, group in batch.groups.items()
+            }
             payload = endpoint.ask(values)
             await self._rest()
         reply = await self._client_for(batch).run_call(
@@ -439,7 +440,7 @@ class Dispatcher:
             if event.error_type in _STRAIN:
                 self.limit.failed(batch.generation)
 
-    async def _answer(self, batch: Batch, rows: Rows) -> None:
+    async def _answer(self, batch: Batch, rows: Replies) -> None:
         """Store the outcomes, then assign them to their identities."""
         for key, group in batch.groups.items():
             if self._keep is not None:
@@ -451,12 +452,16 @@ class Dispatcher:
             self._flush_if_idle()
         self._news.set()
 
-    def _decide(self, batch: Batch, error: UID2Error, batches: int) -> Rows | None:
+    def _decide(self, batch: Batch, error: UID2Error, batches: int) -> Replies | None:
         """Return the failures of a batch that ended in *error*, or requeue it."""
         decision = classify(error)
         if isinstance(error, _FATAL) and not decision.retry:
             self._fail(error)
-        elif isinstance(error, ConnectError) and self._is_unreachable(error):
+        elif isinstance(error, ConnectError) and not (
+            self._is_reached or error.disconnected
+        ):
+            # A wrong URL, an unresolvable name or a refused connection will not recover
+            # in the time that a job waits for an operator that was reachable before.
             host = error.region or ", ".join(self._client.base_urls)
             self._fail(ConnectError(f"{host}: {error.message}", hint=error.hint))
         elif decision.retry and decision.backoff is Backoff.THROTTLING:
@@ -474,26 +479,19 @@ class Dispatcher:
             return self._failures(batch, error)
         return None
 
-    def _failures(self, batch: Batch, error: UID2Error) -> Rows:
-        """Return the outcomes of a batch that cannot be sent because of *error*."""
-        status = error.status if isinstance(error, OperatorError) else None
-        rows = batch.failures(MapFailure(error=type(error).__name__, status=status))
-        counts = {key: len(failures) for key, failures in rows.items()}
-        emit_failed_counts(self._client.hooks, self._endpoint.path, counts)
-        return rows
-
-    def _is_unreachable(self, error: ConnectError) -> bool:
-        """Return whether no request of this job has ever reached a host.
-
-        A wrong URL, an unresolvable name or a refused connection will not recover in
-        the time that a job waits for an operator that was reachable before.
-        """
-        return not self._is_reached and not error.disconnected
-
     def _is_bad_batch(self, batch: Batch, batches: int) -> bool:
         """Return whether a batch failed too often while others succeeded."""
         batch.rounds += self.batches > batches
         return batch.rounds >= _MAX_ROUNDS
+
+    def _failures(self, batch: Batch, error: UID2Error) -> Replies:
+        """Return the outcomes of a batch that cannot be sent because of *error*."""
+        status = error.status if isinstance(error, OperatorError) else None
+        failure = MapFailure(error=type(error).__name__, status=status)
+        counts = {key: len(group.identities) for key, group in batch.groups.items()}
+        rows = {key: [failure] * count for key, count in counts.items()}
+        emit_failed_counts(self._client.hooks, self._endpoint.path, counts)
+        return rows
 
     def _probe(self) -> None:
         """Read further ahead if only failing batches are left.
@@ -506,7 +504,6 @@ class Dispatcher:
             self._room.set()
 
     def _requeue(self, batch: Batch, *, first: bool) -> None:
-        """Put a batch back into the queue."""
         if self._failure is not None:
             return
         if first:
@@ -515,47 +512,18 @@ class Dispatcher:
             self._queue.append(batch)
         self._queued.set()
 
-    # --- the watch for a stall --------------------------------------------------------
-
-    async def _watch(self) -> None:
+    async def _watch_stall(self) -> None:
         """End the job if nothing succeeds for too long although there is work."""
-        patience = self._options.stall_timeout
         while True:
-            # Waiting for a Retry-After is not a stall.
-            until = self._alive_at + patience + self.limit.longest_hint
-            left = until - self._now()
-            if left > 0:
-                await self._sleep_watchfully(min(left, patience / _WATCH_PARTS))
-            elif self._queue or self.limit.in_flight:
+            await self._stall.wait()
+            if self._queue or self.limit.in_flight:
                 error = type(self._last_error).__name__ if self._last_error else "none"
+                patience = self._options.stall_timeout
                 raise StalledError(
                     f"Stopped: no request has succeeded in the last {patience:g} s. "
                     f"{self.batches} had succeeded before. Last error: {error}."
                 )
-            else:
-                self._revive()
-
-    async def _sleep_watchfully(self, seconds: float) -> None:
-        """Sleep for *seconds*. If it took far longer, the process was suspended.
-
-        A stopped process, a frozen container or a migrating machine cannot receive
-        replies. That time does not count, and once after each success another full
-        period is granted, since all connections may have to be reopened.
-        """
-        due = self._now() + seconds
-        await self._system.sleep(seconds)
-        late = self._now() - due
-        if late <= 0:
-            return
-        self._alive_at = min(self._alive_at + late, self._now())
-        if late >= self._options.stall_timeout / _WATCH_PARTS and not self._was_frozen:
-            self._revive()
-            self._was_frozen = True
-
-    def _revive(self) -> None:
-        """Start a new stall period now."""
-        self._alive_at = self._now()
-        self._was_frozen = False
+            self._stall.reset()
 
 
 def _as_failure(error: BaseException) -> BaseException:

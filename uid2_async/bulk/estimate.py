@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -15,17 +15,12 @@ from typing import Any, Final
 import attrs
 
 from uid2_async.bulk.batches import Batcher, Chunk, IdentityColumn
-from uid2_async.bulk.columns import (
-    InputWarnings,
-    NationalPhones,
-    RowStatus,
-    find_identifiers,
-)
+from uid2_async.bulk.columns import IdentifierColumns, InputWarnings, RowStatus
+from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.options import MapOptions
 from uid2_async.bulk.outcomes import MAP_V3
 from uid2_async.bulk.paths import Location, Remote
 from uid2_async.bulk.stores import copy_path, expand_locations
-from uid2_async.bulk.text import open_reader
 
 # The time before the command reads a row, most of it for imports.
 START_SECONDS: Final = 0.8
@@ -121,14 +116,9 @@ def work_out(
     return Costs(
         once=run(identities, ROW_SECONDS, in_steps=False),
         first_load=run(identities, FIRST_LOAD_ROW_SECONDS),
-        daily=run(due_in_a_day(identities), DAILY_ROW_SECONDS),
+        daily=run(math.ceil(identities * DUE_SHARE), DAILY_ROW_SECONDS),
         state_bytes=identities * STATE_BYTES,
     )
-
-
-def due_in_a_day(identities: int) -> int:
-    """Return how many of *identities* are due on a usual day."""
-    return math.ceil(identities * DUE_SHARE)
 
 
 # --- distinct identities --------------------------------------------------------------
@@ -259,19 +249,13 @@ class _Count:
             self._count_batches(self._batcher)
 
     def _count_batches(self, batcher: Batcher) -> None:
-        """Count the batches that would be sent now."""
         self.batches += len(batcher.ready)
         self.asked += sum(batch.count for batch in batcher.ready)
         batcher.ready.clear()
 
     def _add_column(self, column: IdentityColumn) -> list[bytes | None]:
-        """Count the identifiers of a column."""
         found: list[bytes | None] = [None] * len(column)
-        for name, rows in column.rows_by_kind():
-            kind = MAP_V3.kinds.get(name)
-            if kind is None:
-                continue
-            identities = column.read(kind, rows)
+        for kind, rows, identities in column.identities_by_kind(MAP_V3):
             for row, identity in zip(rows, identities, strict=True):
                 found[row] = identity
             # Reversed, so that a phone's hash differs from an email's.
@@ -312,7 +296,7 @@ def estimate_file(
         InputError: If the file cannot be read.
     """
     options = options or MapOptions()
-    phones = options.national_phones()
+    find = options.identifier_finder()
     # Without a state, the job forgets identities that it saw long ago.
     batcher = None
     if not with_state:
@@ -321,36 +305,39 @@ def estimate_file(
     count = _Count(batcher)
     with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
         for pair in expand_locations(source, "."):
-            _count_file(pair.source, Path(folder), options, phones, count)
+            _count_file(pair.source, Path(folder), options, find, count)
     count.end()
-    unique = int(count.unique)
-    identifiers = count.status_counts[RowStatus.MAPPED]
     costs = work_out(
         count.asked,
-        rows=max(count.rows, identifiers),
+        rows=max(count.rows, count.status_counts[RowStatus.MAPPED]),
         batch_size=batch_size,
         concurrency=concurrency,
         latency=latency,
         processes=processes,
     )
+    return _assemble(count, costs, with_state=with_state)
+
+
+def _assemble(count: _Count, costs: Costs, *, with_state: bool) -> Estimate:
+    once, first, daily = costs.once, costs.first_load, costs.daily
+    identifiers = count.status_counts[RowStatus.MAPPED]
     return Estimate(
         rows=count.rows,
         identifiers=identifiers + count.status_counts[RowStatus.INVALID],
-        unique=unique,
+        unique=int(count.unique),
         is_exact=count.unique.is_exact,
         invalid=count.status_counts[RowStatus.INVALID],
         empty=count.status_counts[RowStatus.EMPTY],
         input_warnings=dict(count.warnings),
-        batches=count.batches or costs.once.batches,
-        seconds=START_SECONDS
-        + (costs.first_load if with_state else costs.once).seconds,
-        sent_bytes=costs.once.sent_bytes,
-        received_bytes=costs.once.received_bytes,
+        batches=count.batches or once.batches,
+        seconds=START_SECONDS + (first if with_state else once).seconds,
+        sent_bytes=once.sent_bytes,
+        received_bytes=once.received_bytes,
         state_bytes=costs.state_bytes,
-        first_load_seconds=START_SECONDS + costs.first_load.seconds,
-        daily_unique=costs.daily.identities,
-        daily_batches=costs.daily.batches,
-        daily_seconds=START_SECONDS + costs.daily.seconds,
+        first_load_seconds=START_SECONDS + first.seconds,
+        daily_unique=daily.identities,
+        daily_batches=daily.batches,
+        daily_seconds=START_SECONDS + daily.seconds,
     )
 
 
@@ -358,7 +345,7 @@ def _count_file(
     source: Location | None,
     folder: Path,
     options: MapOptions,
-    phones: NationalPhones | None,
+    find: Callable[..., IdentifierColumns],
     count: _Count,
 ) -> None:
     """Count the rows of one file; copy a remote one into *folder* first."""
@@ -370,15 +357,8 @@ def _count_file(
     warnings = InputWarnings()
     reader = open_reader(source, options.for_file(source), name=name)
     with closing(reader):
-        columns = find_identifiers(
-            reader.header,
-            column=options.column,
-            kind=options.type,
-            several=options.identifiers,
-            phones=phones,
-            name=reader.name,
-        )
-        reader.want(columns.wanted)
+        columns = find(reader.header, name=reader.name)
+        reader.select(columns.wanted)
         while True:
             rows = reader.take(columns.step_rows)
             if rows is not None:

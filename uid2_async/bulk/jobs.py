@@ -8,17 +8,16 @@ in :mod:`uid2_async.bulk.state_jobs`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import shutil
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, aclosing, closing
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import attrs
 import msgspec
@@ -28,22 +27,13 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.columns import OutcomeColumns, StatusColumns, find_identifiers
 from uid2_async.bulk.database import Query, Table
 from uid2_async.bulk.job import (
-    FileJob,
-    JobFiles,
-    RowTable,
-    dispatching,
-    finish_bad_rows,
-    job_outputs,
-    job_settings,
-    open_state,
-    summarize,
-    write_all,
-)
-from uid2_async.bulk.job_files import (
     BadRows,
+    FileJob,
     FileSource,
     InputFaults,
     InputFile,
+    job_settings,
+    open_state,
     read_check,
 )
 from uid2_async.bulk.options import (
@@ -54,8 +44,10 @@ from uid2_async.bulk.options import (
     StatusOptions,
 )
 from uid2_async.bulk.outcomes import MAP_V2, MAP_V3, OPTOUT_STATUS, RAW_UID
+from uid2_async.bulk.outputs import JobOutputs
 from uid2_async.bulk.paths import (
     STDIO,
+    FileFormatOptions,
     FilePair,
     InputIdentity,
     Remote,
@@ -78,8 +70,6 @@ from uid2_async.bulk.stores import (
 )
 from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError
-
-T = TypeVar("T")
 
 _Location: TypeAlias = str | os.PathLike[str] | Remote
 
@@ -139,26 +129,11 @@ async def map_file(
     """
     options = options or MapOptions()
     settings = job_settings(client, options, stop, on_progress, _system, state, delta)
-    prepare = partial(_map_job, source, target, **settings)
-    return await _run(await run_in_thread(prepare))
-
-
-def _check_delta(options: MapOptions, state: object, delta: object) -> None:
-    """Reject a delta without a state, and an audience without a delta."""
-    if delta is not None and state is None:
-        raise ConfigError(
-            "A delta lists the changes of a state.",
-            hint="Name a state as well (`state`).",
-        )
-    if options.full and delta is None:
-        raise ConfigError(
-            "People missing from a full input are listed in the delta.",
-            hint="Name a delta as well (`delta`).",
-        )
+    return await _run(partial(_map_job, source, target, **settings))
 
 
 async def map_table(
-    table: RowTable,
+    table: Any,
     *,
     client: UID2Client,
     options: MapOptions,
@@ -171,13 +146,7 @@ async def map_table(
     The job cannot be resumed, except for the results in a state.
     """
     settings = job_settings(client, options, None, on_progress, SYSTEM, state, delta)
-    prepare = partial(_map_job, None, STDIO, table=table, **settings)
-    job = await run_in_thread(prepare)
-    await run_in_thread(partial(_check_paths, job, None, unfinished=False))
-    file = InputFile(
-        index=0, named=job.pairs[0], reading=job.options, writing=job.options
-    )
-    return await _run_files(job, JobFiles(files=[file]))
+    return await _run(partial(_map_job, None, STDIO, table=table, **settings))
 
 
 async def check_file(
@@ -224,7 +193,7 @@ async def check_file(
         endpoint=OPTOUT_STATUS,
         **job_settings(client, options, stop, on_progress, _system),
     )
-    return await _run(await run_in_thread(prepare))
+    return await _run(prepare)
 
 
 def _map_job(
@@ -243,14 +212,7 @@ def _map_job(
         source,
         target,
         options=attrs.evolve(options, iso=iso),
-        find=partial(
-            find_identifiers,
-            column=options.column,
-            kind=options.type,
-            several=options.identifiers,
-            kind_column=options.type_column,
-            phones=options.national_phones(),
-        ),
+        find=options.identifier_finder(),
         formatter=OutcomeColumns(
             list(options.identifiers) or [options.type or "identifier"],
             rule=options.optout_rule,
@@ -264,6 +226,20 @@ def _map_job(
         keys=() if delta is None else options.keys,
         **more,
     )
+
+
+def _check_delta(options: MapOptions, state: object, delta: object) -> None:
+    """Reject a delta without a state, and an audience without a delta."""
+    if delta is not None and state is None:
+        raise ConfigError(
+            "A delta lists the changes of a state.",
+            hint="Name a state as well (`state`).",
+        )
+    if options.full and delta is None:
+        raise ConfigError(
+            "People missing from a full input are listed in the delta.",
+            hint="Name a delta as well (`delta`).",
+        )
 
 
 def _file_job(
@@ -288,75 +264,124 @@ def _file_job(
         for pair in pairs:
             pair.formats(options)
     ends = [end for pair in pairs for end in (pair.source, pair.target)]
-    bad = options.bad_rows
     return FileJob(
         pairs=pairs,
         target=str(target),
         options=options,
-        bad_rows=None if bad is None else local_path(bad, "bad_rows"),
         remotes=[end for end in ends if isinstance(end, Remote)],
         is_resumable=not any(end is None or isinstance(end, Pipe) for end in ends),
         **more,
     )
 
 
+# --- running --------------------------------------------------------------------------
+
+
+async def _run(prepare: Callable[[], FileJob]) -> JobSummary:
+    """Run a job in its folder, or in a temporary folder if it cannot be resumed."""
+    job = await run_in_thread(lambda: _open_files(prepare()), discard=_close_cancelled)
+    try:
+        if job.state is None:
+            summary = await _stream(job)
+        else:
+            async with open_state(job.state) as state:
+                summary = await run_with_state(job, state)
+        if summary.complete and job.folder is not None:
+            await run_in_thread(job.folder.discard)
+    finally:
+        await run_in_thread(partial(job.resources.__exit__, *sys.exc_info()))
+    return attrs.evolve(summary, seconds=time.monotonic() - job.started_at)
+
+
+def _close_cancelled(job: FileJob) -> None:
+    """Close a job whose caller was cancelled while it was opened. Blocks."""
+    cancelled = asyncio.CancelledError()
+    job.resources.__exit__(type(cancelled), cancelled, None)
+
+
+async def _stream(job: FileJob) -> JobSummary:
+    """Map the inputs in one pass, resumable by the job's log."""
+    checked = _has_precheck(job)
+    if checked:
+        opens = [partial(job.open, file) for file in job.files]
+        await run_in_thread(partial(read_check, opens, job.bad_rows))
+        await job.finish_bad_rows()
+    waiting = [file for file in job.files if not file.done]
+    source = FileSource(job, waiting, on_bad_row=job.bad_rows, resume=True)
+    async with (
+        aclosing(source),
+        job.dispatcher(source, endpoint=job.endpoint) as dispatcher,
+    ):
+        outputs = JobOutputs(job, source, dispatcher)
+        complete = await outputs.write_all(
+            dispatcher.chunks(), lambda: dispatcher.is_drained
+        )
+    if complete and not checked:
+        await job.finish_bad_rows()
+    resumed = sum(file.saved.rows for file in job.files if file.saved)
+    return outputs.summarize(resumed_rows=resumed, complete=complete)
+
+
+def _has_precheck(job: FileJob) -> bool:
+    """Return whether the text inputs are read once before any request.
+
+    Pipes can be read only once, resumed jobs have done it before, and jobs with a state
+    read everything first.
+    """
+    is_new = job.folder is not None and not job.folder.checkpoints
+    return is_new and job.options.precheck and job.state is None
+
+
 # --- opening files --------------------------------------------------------------------
 
 
-async def _run(job: FileJob) -> JobSummary:
-    """Run a job in its folder, or in a temporary folder if it cannot be resumed."""
-    async with _entered(_open_files(job)) as files:
-        summary = await _run_files(job, files)
-        if summary.complete and files.folder is not None:
-            await run_in_thread(files.folder.discard)
-    return summary
-
-
-async def _run_files(job: FileJob, files: JobFiles) -> JobSummary:
-    """Run a job with open files."""
-    if job.state is None:
-        summary = await _stream(job, files)
-    else:
-        async with open_state(job.state) as state:
-            summary = await run_with_state(job, files, state)
-    return attrs.evolve(summary, seconds=time.monotonic() - job.began)
-
-
-@contextlib.contextmanager
-def _open_files(job: FileJob) -> Iterator[JobFiles]:
+def _open_files(job: FileJob) -> FileJob:
     """Check the paths of a job, and open its folder and its inputs. Blocks."""
-    path = _job_folder(job)
-    unfinished = (
-        job.is_resumable and JobFolder.is_unfinished(path) and not job.options.restart
+    options = job.options
+    path = _job_folder(job) if job.is_resumable else None
+    bad_rows = None
+    if options.bad_rows is not None and job.table is None:
+        bad_rows = local_path(options.bad_rows, "bad_rows")
+    delta = None if job.delta is None else locate(job.delta)
+    unfinished = path is not None and JobFolder.is_unfinished(path)
+    check_targets(
+        job.pairs,
+        others={"delta": delta, "bad_rows": bad_rows},
+        roles={"state": [] if job.state is None else state_paths(job.state.path)},
+        folders={"job_dir": path},
+        force=options.force,
+        unfinished=unfinished and not options.restart,
+        allow_shared=options.shared_folders,
     )
-    _check_paths(job, path if job.is_resumable else None, unfinished=unfinished)
-    opened = _open_folder(job, path) if job.is_resumable else _temporary_folder(job)
-    with opened as files, contextlib.ExitStack() as stack:
-        bad_rows = None
-        if job.bad_rows is not None:
-            bad_rows = BadRows(job.bad_rows, disk=job.system.disk)
-            stack.callback(bad_rows.close)
-        yield _open_inputs(job, attrs.evolve(files, bad_rows=bad_rows))
+    with ExitStack() as stack:
+        job = _open_folder(job, path, stack)
+        if bad_rows is not None:
+            collected = closing(BadRows(bad_rows, disk=job.system.disk))
+            job = attrs.evolve(job, bad_rows=stack.enter_context(collected))
+        files = [_open_input(job, *one) for one in enumerate(job.pairs)]
+        job = attrs.evolve(job, files=files)
+        if not _has_precheck(job):
+            _check_headers(job)
+        if job.folder is not None:
+            identities = [one.identity for one in files if one.identity]
+            check_inputs(job.folder.checkpoints, identities)
+        return attrs.evolve(job, resources=stack.pop_all())
 
 
-@contextlib.contextmanager
-def _open_folder(job: FileJob, path: Path) -> Iterator[JobFiles]:
-    """Open the folder of a job that can be resumed. Blocks."""
-    with JobFolder.open(
+def _open_folder(job: FileJob, path: Path | None, stack: ExitStack) -> FileJob:
+    """Open the folder of a job, or make a temporary one. Blocks."""
+    if path is None:
+        return attrs.evolve(job, parts=_make_temporary_folder(job, stack))
+    folder = JobFolder.open(
         path,
         job.terms,
         now=job.system.clock(),
         restart=job.options.restart,
         shared=job.options.shared_folders,
         disk=job.system.disk,
-    ) as folder:
-        try:
-            yield JobFiles(folder=folder, parts=folder.path)
-        except BaseException:
-            if not folder.checkpoints and not folder.keep:
-                # A later run could not resume anything.
-                folder.discard(done=False)
-            raise
+    )
+    stack.push(folder)
+    return attrs.evolve(job, folder=folder, parts=folder.path)
 
 
 def _job_folder(job: FileJob) -> Path:
@@ -366,92 +391,61 @@ def _job_folder(job: FileJob) -> Path:
     is_remote = any(str(one) == job.target for one in job.remotes)
     if not is_remote and not is_url(job.target):
         return job_folder_for(job.target)
-    beside = Path() if job.state is None else job.state.path.parent
+    parent = Path() if job.state is None else job.state.path.parent
     digest = sha256(job.target.encode()).hexdigest()[:8]
     name = PurePosixPath(job.target).name[:40]
-    return job_folder_for(beside / f"{name}-{digest}")
+    return job_folder_for(parent / f"{name}-{digest}")
 
 
-def _check_paths(job: FileJob, folder: Path | None, *, unfinished: bool) -> None:
-    """Reject paths in two roles, existing outputs, and unsafe folders."""
-    check_targets(
-        job.pairs,
-        others={
-            "delta": None if job.delta is None else locate(job.delta),
-            "bad_rows": job.bad_rows,
-        },
-        roles={"state": [] if job.state is None else state_paths(job.state.path)},
-        folders={"job_dir": folder},
-        force=job.options.force,
-        unfinished=unfinished,
-        allow_shared=job.options.shared_folders,
-    )
-
-
-@contextlib.contextmanager
-def _temporary_folder(job: FileJob) -> Iterator[JobFiles]:
-    """Make a temporary folder for unfinished files. Blocks."""
+def _make_temporary_folder(job: FileJob, stack: ExitStack) -> Path | None:
+    """Make a folder for unfinished files, if there are any. Blocks."""
     target = job.pairs[0].target
-    beside = target if isinstance(target, Path) else None
-    if beside is None and job.state is not None:
-        beside = job.state.path
-    if beside is not None:
-        folder = tempfile.mkdtemp(prefix=f".{beside.name[:40]}.", dir=beside.parent)
-    elif job.remotes:
-        folder = tempfile.mkdtemp(prefix="uid2-")
-    else:
-        yield JobFiles()
-        return
-    try:
-        yield JobFiles(parts=Path(folder))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    sibling = target if isinstance(target, Path) else None
+    if sibling is None and job.state is not None:
+        sibling = job.state.path
+    if job.table is not None or (sibling is None and not job.remotes):
+        return None
+    where: dict[str, Any] = {"prefix": "uid2-"}
+    if sibling is not None:
+        where = {"prefix": f".{sibling.name[:40]}.", "dir": sibling.parent}
+    folder = tempfile.TemporaryDirectory(**where, ignore_cleanup_errors=True)
+    return Path(stack.enter_context(folder))
 
 
-def _open_inputs(job: FileJob, files: JobFiles) -> JobFiles:
-    """Open each input, and find where an interrupted run stopped. Blocks."""
-    inputs = [_open_input(job, files, *one) for one in enumerate(job.pairs)]
-    if not _has_precheck(job, files):
-        _check_headers(job, inputs, files.bad_rows)
-    if files.folder is not None:
-        identities = [one.identity for one in inputs if one.identity]
-        check_inputs(files.folder.checkpoints, identities)
-    return attrs.evolve(files, files=inputs)
-
-
-def _check_headers(
-    job: FileJob, inputs: Sequence[InputFile], bad_rows: BadRows | None
-) -> None:
+def _check_headers(job: FileJob) -> None:
     """Open each input once, so that a missing column of the last is found first."""
     # Stdin can be read only once, and what is done remotely has no copy.
     opens = [
         partial(job.open, file)
-        for file in inputs
+        for file in job.files
         if file.identity and not (file.done and isinstance(file.named.source, Remote))
     ]
     faults = InputFaults()
     for open_file in opens:
         with faults.collecting():
             open_file()[0].close()
-    if faults.count:
+    if faults.errors:
         # Report all errors in one run, as the precheck does.
-        read_check(opens, bad_rows)
+        read_check(opens, job.bad_rows)
     faults.check()
 
 
-def _open_input(job: FileJob, files: JobFiles, index: int, pair: FilePair) -> InputFile:
+def _open_input(job: FileJob, index: int, pair: FilePair) -> InputFile:
     """Find an input and its checkpoint; the folder gets what is remote. Blocks."""
     source, target, name, identity = pair.source, pair.target, None, None
     if isinstance(source, Remote):
         name = source.name
-        source, identity = _fetch(job, files, source)
+        source, identity = _fetch(job, source)
     elif source is not None:
         identity = identify(source)
     if isinstance(target, Remote):
-        assert files.parts is not None  # noqa: S101 - as in _fetch
-        target = copy_path(files.parts, target, version="out")
-    reading, writing = pair.formats(job.options)
-    folder = files.folder
+        assert job.parts is not None  # noqa: S101 - as in _fetch
+        target = copy_path(job.parts, target, version="out")
+    reading: FileFormatOptions = job.options
+    writing = reading
+    if job.table is None:
+        reading, writing = pair.formats(job.options)
+    saved = {} if job.folder is None else job.folder.checkpoints
     return InputFile(
         index=index,
         named=pair,
@@ -461,23 +455,22 @@ def _open_input(job: FileJob, files: JobFiles, index: int, pair: FilePair) -> In
         target=target,
         name=name,
         identity=identity,
-        job="" if folder is None else folder.job,
-        saved=folder.checkpoints.get(identity.name) if folder and identity else None,
+        saved=None if identity is None else saved.get(identity.name),
     )
 
 
-def _fetch(job: FileJob, files: JobFiles, source: Remote) -> tuple[Path, InputIdentity]:
+def _fetch(job: FileJob, source: Remote) -> tuple[Path, InputIdentity]:
     """Copy a remote input into the job's folder. Blocks.
 
     A copy from an interrupted run is reused, and an input whose output is done is not
     copied.
     """
-    assert files.parts is not None  # noqa: S101 - a job with remote files has one
+    assert job.parts is not None  # noqa: S101 - a job with remote files has one
     identity = source.identify()
-    checkpoints = {} if files.folder is None else files.folder.checkpoints
+    checkpoints = {} if job.folder is None else job.folder.checkpoints
     check_inputs(checkpoints, [] if source.is_pinned else [identity])
     version = str(msgspec.structs.astuple(identity))
-    copy = copy_path(files.parts, source, version=version)
+    copy = copy_path(job.parts, source, version=version)
     saved = checkpoints.get(identity.name)
     if not copy.exists() and not (saved is not None and saved.done):
         source.fetch(copy, disk=job.system.disk)
@@ -485,62 +478,6 @@ def _fetch(job: FileJob, files: JobFiles, source: Remote) -> tuple[Path, InputId
         size = copy.stat().st_size
         identity = msgspec.structs.replace(identity, size=size)
     return copy, identity
-
-
-@asynccontextmanager
-async def _entered(block: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enter and leave a blocking context manager in a thread."""
-    cancelled = asyncio.CancelledError()
-    value = await run_in_thread(
-        block.__enter__,
-        discard=lambda _: block.__exit__(type(cancelled), cancelled, None),
-    )
-    try:
-        yield value
-    except BaseException as error:
-        traceback = error.__traceback__
-        await run_in_thread(partial(block.__exit__, type(error), error, traceback))
-        raise
-    await run_in_thread(partial(block.__exit__, None, None, None))
-
-
-# --- without a state ------------------------------------------------------------------
-
-
-async def _stream(job: FileJob, files: JobFiles) -> JobSummary:
-    """Map the inputs in one pass, resumable by the job's log."""
-    checked = _has_precheck(job, files)
-    if checked:
-        opens = [partial(job.open, file) for file in files.files]
-        await run_in_thread(partial(read_check, opens, files.bad_rows))
-        await finish_bad_rows(files, whole=True)
-    source = FileSource(
-        [file for file in files.files if not file.done],
-        partial(job.open, on_bad_row=files.bad_rows, resume=True),
-    )
-    dispatcher = job.dispatcher(source, endpoint=job.endpoint)
-    outputs = job_outputs(job, files, source, log=files.folder)
-    async with aclosing(source), dispatching(dispatcher, job.stop) as chunks:
-        complete = await write_all(
-            outputs, chunks, dispatcher.progress, lambda: dispatcher.is_drained
-        )
-    return summarize(
-        outputs,
-        dispatcher,
-        bad_rows=await finish_bad_rows(files, whole=complete and not checked),
-        resumed_rows=sum(file.saved.rows for file in files.files if file.saved),
-        complete=complete,
-    )
-
-
-def _has_precheck(job: FileJob, files: JobFiles) -> bool:
-    """Return whether the text inputs are read once before any request.
-
-    Pipes can be read only once, resumed jobs have done it before, and jobs with a state
-    read everything first.
-    """
-    is_new = files.folder is not None and not files.folder.checkpoints
-    return is_new and job.options.precheck and job.state is None
 
 
 strip_tracebacks(globals())

@@ -27,6 +27,8 @@ _CAUTION_FROM: Final = 0.75
 _CAUTION_SPEED: Final = 0.1
 # A longer Retry-After is obeyed too, but the job then stalls.
 _BEARABLE_HINT: Final = 300.0
+# The number of stall checks per stall timeout.
+_CHECKS: Final = 8
 
 
 class ConcurrencyLimit:
@@ -79,26 +81,22 @@ class ConcurrencyLimit:
     async def acquire(self) -> None:
         """Wait for a permit and the gate. Safe to cancel."""
         while True:
-            self._report_limit()
-            while self.in_flight >= int(self.limit):
+            if int(self.limit) != self._reported:
+                self._reported = int(self.limit)
+                self._on_event(LimitChanged(limit=self._reported))
+            if self.in_flight >= int(self.limit):
                 self._changed.clear()
                 await self._changed.wait()
-                self._report_limit()
-            if self._now() >= self.gate_until:
+            elif self._now() < self.gate_until:
+                await self.pass_gate()
+            else:
                 self.in_flight += 1
                 return
-            await self.pass_gate()
 
     async def pass_gate(self) -> None:
         """Wait until the gate opens, plus a random delay per caller (jitter)."""
         while (wait := self.gate_until - self._now()) > 0:
             await self._sleep(wait + self._random() * _SPREAD)
-
-    def _report_limit(self) -> None:
-        """Report the limit if it has changed."""
-        if int(self.limit) != self._reported:
-            self._reported = int(self.limit)
-            self._on_event(LimitChanged(limit=self._reported))
 
     def release(self) -> None:
         """Release a permit."""
@@ -158,3 +156,53 @@ class ConcurrencyLimit:
         if ends > begins:
             self.gate_until = ends
             self._on_event(Throttled(delay=ends - begins))
+
+
+class StallWatch:
+    """Measures how long nothing has succeeded, without the time of a suspension."""
+
+    def __init__(
+        self,
+        timeout: float,
+        limit: ConcurrencyLimit,
+        *,
+        now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        """Start a stall period of *timeout* seconds."""
+        self._timeout = timeout
+        self._limit = limit
+        self._now = now
+        self._sleep = sleep
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new stall period now."""
+        self._started_at = self._now()
+        self._was_suspended = False
+
+    async def wait(self) -> None:
+        """Wait for the end of the period. Waiting for a Retry-After is not a stall."""
+        while True:
+            ends = self._started_at + self._timeout + self._limit.longest_hint
+            left = ends - self._now()
+            if left <= 0:
+                return
+            await self._wait_awake(min(left, self._timeout / _CHECKS))
+
+    async def _wait_awake(self, seconds: float) -> None:
+        """Sleep for *seconds*. If it took far longer, the process was suspended.
+
+        A stopped process, a frozen container or a migrating machine cannot receive
+        replies. That time does not count, and once after each success another full
+        period is granted, since all connections may have to be reopened.
+        """
+        due = self._now() + seconds
+        await self._sleep(seconds)
+        late = self._now() - due
+        if late <= 0:
+            return
+        self._started_at = min(self._started_at + late, self._now())
+        if late >= self._timeout / _CHECKS and not self._was_suspended:
+            self.reset()
+            self._was_suspended = True

@@ -119,12 +119,10 @@ class BulkMapper:
         Yields:
             Records whose items are those of the chunks' payloads, one per row.
         """
-        dispatcher = Dispatcher(self._client, source, self._options, self._system)
-        dispatcher.start()
-        try:
+        async with Dispatcher(
+            self._client, source, self._options, self._system
+        ) as dispatcher:
             yield Records(dispatcher, self._on_progress)
-        finally:
-            await dispatcher.stop()
 
 
 class Records(Generic[T]):
@@ -249,17 +247,11 @@ class ItemSource:
         if not items or (len(items) < STEP_ROWS and not partial):
             return None
         self._loaded = []
-        column = self._column(items)
+        # Usually all have the same kind.
+        alike = values_of_one_kind(items) if self._key is None else None
+        column = IdentityColumn(*alike) if alike else self._mixed_column(items)
         self._taken += len(items)
         return Chunk(items, len(items), (column,))
-
-    def _column(self, items: list[Any]) -> IdentityColumn:
-        """Find the kind and value of each item; usually all have the same kind."""
-        if self._key is None:
-            alike = values_of_one_kind(items)
-            if alike is not None:
-                return IdentityColumn(*alike)
-        return self._mixed_column(items)
 
     def _mixed_column(self, items: list[Any]) -> IdentityColumn:
         """Find the kind and value of each item separately."""

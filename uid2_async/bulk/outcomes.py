@@ -148,7 +148,7 @@ RAW_UID: Final = "raw_uid"
 """The kind of values that are raw UIDs."""
 
 Values: TypeAlias = Mapping[str, Sequence[str] | Sequence[bytes]]
-Rows: TypeAlias = Mapping[str, Sequence[MapRow]]
+Replies: TypeAlias = Mapping[str, Sequence[MapRow]]
 
 # The operator rejects bodies over 1 MiB. The envelope adds far less than 5 %.
 _BINARY_BODY_BYTES: Final = int(1024 * 1024 * 0.95)
@@ -194,7 +194,7 @@ class Endpoint:
     path: str
     kinds: Mapping[str, IdentityKind]
     ask: Callable[[Values], bytes]
-    read: Callable[[bytes, Values], Rows]
+    read: Callable[[bytes, Values], Replies]
     binary: bool = False
     one_kind: bool = False
     body_bytes: int = _TEXT_BODY_BYTES
@@ -220,11 +220,7 @@ def _texts(values: Values) -> tuple[str, list[str]]:
     ]
 
 
-def _ask_v2(values: Values) -> bytes:
-    return build_map_v2_request(*_texts(values))
-
-
-def _read_v2(reply: bytes, values: Values) -> Rows:
+def _read_v2(reply: bytes, values: Values) -> Replies:
     key, texts = _texts(values)
     return {key: parse_map_v2_reply(reply, texts)}
 
@@ -241,7 +237,11 @@ MAP_V3: Final = Endpoint(
 """identity/map v3: all four kinds in one request (docs/protocol.md 2.5)."""
 
 MAP_V2: Final = Endpoint(
-    path=MAP_V2_PATH, kinds=_PEOPLE, ask=_ask_v2, read=_read_v2, one_kind=True
+    path=MAP_V2_PATH,
+    kinds=_PEOPLE,
+    ask=lambda values: build_map_v2_request(*_texts(values)),
+    read=_read_v2,
+    one_kind=True,
 )
 """identity/map v2, with salt buckets (docs/protocol.md 2.6)."""
 
@@ -256,15 +256,7 @@ def _read_raw_uid(text: str) -> bytes | None:
     return data if base64.encode_text(data) == text else None
 
 
-def _read_raw_uids(texts: Sequence[str]) -> list[bytes | None]:
-    return list(map(_read_raw_uid, texts))
-
-
-def _ask_status(values: Values) -> bytes:
-    return build_status_request(_texts(values)[1])
-
-
-def _read_status(reply: bytes, values: Values) -> Rows:
+def _read_status(reply: bytes, values: Values) -> Replies:
     opted_out = parse_status_reply(reply).opted_out
     key, uids = _texts(values)
     return {
@@ -276,10 +268,13 @@ OPTOUT_STATUS: Final = Endpoint(
     path=STATUS_PATH,
     kinds={
         RAW_UID: IdentityKind(
-            name=RAW_UID, subject=RAW_UID, key=RAW_UID, read=_read_raw_uids
+            name=RAW_UID,
+            subject=RAW_UID,
+            key=RAW_UID,
+            read=lambda texts: list(map(_read_raw_uid, texts)),
         )
     },
-    ask=_ask_status,
+    ask=lambda values: build_status_request(_texts(values)[1]),
     read=_read_status,
 )
 """optout/status, which takes raw UIDs (docs/protocol.md 2.7)."""

@@ -159,21 +159,6 @@ def _read_encoding(encoding: str) -> str:
     return "utf-8" if found.name == "utf-8-sig" else found.name
 
 
-def _check_escape(_: object, __: object, escape: str | None) -> None:
-    """Reject an escape character that is ambiguous."""
-    if escape is not None and (len(escape) != 1 or escape in '"\r\n'):
-        raise ConfigError(
-            "An escape must be one character, and not a quote or a line end.",
-            hint='Spark writes \\ before quotes: `escape="\\\\"`.',
-        )
-
-
-def _check_comment(_: object, __: object, comment: str | None) -> None:
-    """Reject a comment prefix that no line can begin with."""
-    if comment is not None and (not comment or set(comment) & set('"\r\n')):
-        raise ConfigError("A comment prefix must be text such as #, without a quote.")
-
-
 @attrs.frozen(kw_only=True)
 class FileFormatOptions:
     r"""How the rows of a file are encoded.
@@ -204,14 +189,27 @@ class FileFormatOptions:
     )
     delimiter: str | None = attrs.field(default=None, converter=_read_delimiter)
     encoding: str = attrs.field(default="utf-8", converter=_read_encoding)
-    escape: str | None = attrs.field(default=None, validator=_check_escape)
-    comment: str | None = attrs.field(default=None, validator=_check_comment)
+    escape: str | None = None
+    comment: str | None = None
     sep_line: bool = False
     null: str | None = None
     strip_header: bool = False
     skip_initial_space: bool = False
     iso: bool | None = None
     spreadsheet_safe: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        """Reject ambiguous options."""
+        escape, comment = self.escape, self.comment
+        if escape is not None and (len(escape) != 1 or escape in '"\r\n'):
+            raise ConfigError(
+                "An escape must be one character, and not a quote or a line end.",
+                hint='Spark writes \\ before quotes: `escape="\\\\"`.',
+            )
+        if comment is not None and (not comment or set(comment) & set('"\r\n')):
+            raise ConfigError(
+                "A comment prefix must be text such as #, without a quote."
+            )
 
     def for_file(
         self, path: PurePath | None, *, other: PurePath | None = None
@@ -342,7 +340,8 @@ class FilePair:
         delimiter of None for the output means the input's.
         """
         read, written = _path_of(self.source), _path_of(self.target)
-        named = _SUFFIXES.get(_suffix(written))
+        suffix = _suffix(written)
+        named = _SUFFIXES.get(suffix)
         # A name without a known suffix keeps the format of the input.
         other = None if named is None or not named.is_text else written
         source = options.for_file(read, other=other)
@@ -351,21 +350,13 @@ class FilePair:
             _refuse_streams(written, chosen)
         if options.spreadsheet_safe and chosen is not Format.CSV:
             raise ConfigError("Only CSV can be made safe for spreadsheets.")
-        delimiter = self._written_delimiter(options, source)
-        return source, attrs.evolve(options, format=chosen, delimiter=delimiter)
-
-    def _written_delimiter(
-        self, options: FileFormatOptions, source: FileFormatOptions
-    ) -> str | None:
-        """Return the delimiter of the output; None keeps that of the input."""
-        suffix = _suffix(_path_of(self.target))
+        delimiter = options.delimiter
         if suffix == ".tsv":
-            return "\t"
-        if source.format is not Format.CSV:
-            return options.delimiter
-        source_suffix = _suffix(_path_of(self.source))
-        was_tabs = source_suffix == ".tsv" and options.delimiter is None
-        return "," if was_tabs and suffix == ".csv" else None
+            delimiter = "\t"
+        elif source.format is Format.CSV:
+            was_tabs = _suffix(read) == ".tsv" and delimiter is None
+            delimiter = "," if was_tabs and suffix == ".csv" else None
+        return source, attrs.evolve(options, format=chosen, delimiter=delimiter)
 
 
 def is_many(source: str) -> bool:
@@ -474,35 +465,25 @@ def check_roles(
     *,
     folders: Mapping[str, Path | None] | None = None,
 ) -> None:
-    """Reject a path with two roles in one job."""
+    """Reject a path with two roles in one job, also inside one of its *folders*."""
     owners: dict[object, str] = {}
-    inside = {name: path.resolve() for name, path in (folders or {}).items() if path}
-    each = {
-        role: [paths] if isinstance(paths, Path | Remote) else list(paths or ())
-        for role, paths in roles.items()
-    }
-    for role, paths in each.items():
+    inside = {path.resolve(): name for name, path in (folders or {}).items() if path}
+    for role, given in roles.items():
+        paths = [given] if isinstance(given, Path | Remote) else list(given or ())
         for path in paths:
-            for key in _keys(path):
+            keys = list(_identity_keys(path))
+            for key in keys:
                 owner = owners.setdefault(key, role)
                 if owner != role:
                     _refuse_roles(owner, role, path)
-            _check_inside(role, path, inside)
-        if role != "IN" and len(set(map(_place, paths))) < len(paths):
+            parents = Path(keys[0]).parents if isinstance(path, Path) else ()
+            for folder in inside.keys() & {*keys, *parents}:
+                _refuse_roles(inside[folder], role, path)
+        if role != "IN" and len(set(map(_resolve_folder, paths))) < len(paths):
             raise InputError(
                 f"Two outputs would have the same name in {role}.",
                 hint="Give each output a name of its own.",
             )
-
-
-def _check_inside(role: str, path: Location, folders: Mapping[str, Path]) -> None:
-    """Reject a path that is a folder of the job, or inside one."""
-    if isinstance(path, Remote):
-        return
-    place = Path(_place(path))
-    for name, folder in folders.items():
-        if folder == place or folder in place.parents or folder == path.resolve():
-            _refuse_roles(name, role, path)
 
 
 def _refuse_roles(one: str, other: str, path: Location) -> None:
@@ -513,16 +494,16 @@ def _refuse_roles(one: str, other: str, path: Location) -> None:
     )
 
 
-def _place(path: Location) -> str | Path:
+def _resolve_folder(path: Location) -> str | Path:
     """Resolve the folder of a path, but not the name itself."""
     if isinstance(path, Remote):
         return path.name
     return path.parent.resolve() / path.name if path.name else path.resolve()
 
 
-def _keys(path: Location) -> Iterator[object]:
-    """List keys that identify a file: its path, its inode, its link target."""
-    yield _place(path)
+def _identity_keys(path: Location) -> Iterator[Any]:
+    """Yield keys that identify a file: its path, its link target, its inode."""
+    yield _resolve_folder(path)
     if isinstance(path, Remote):
         return
     yield path.resolve()
@@ -544,14 +525,8 @@ def check_targets(
 ) -> None:
     """Reject outputs that must not be written; create the folder for many.
 
-    Args:
-        pairs: The inputs and outputs.
-        others: Further outputs by role.
-        roles: Further paths that a job uses, by role.
-        folders: Folders of the job, in which none of these may be.
-        force: Whether outputs may be replaced.
-        unfinished: Whether an unfinished run may have left them.
-        allow_shared: Whether other users may be able to replace them.
+    The *others* are further outputs by role, and *roles* and *folders* further paths
+    that a job uses. An *unfinished* run may have left its outputs.
     """
     others = {role: one for role, one in (others or {}).items() if one is not None}
     for pair in pairs:
@@ -685,7 +660,7 @@ def temp_sibling(target: Path, *, suffix: str = "part") -> Path:
     return unfinished
 
 
-def write_beside(
+def write_atomically(
     target: Path, write: Callable[[Path], object], *, disk: Disk = DISK
 ) -> None:
     """Call *write* with a private file, and rename it to *target* when complete."""
@@ -699,7 +674,7 @@ def write_beside(
         raise
 
 
-def place(part: Path, target: Path, *, disk: Disk = DISK) -> None:
+def move_file(part: Path, target: Path, *, disk: Disk = DISK) -> None:
     """Move a complete part to its name, also across file systems.
 
     A missing part was moved by an earlier run.
@@ -714,14 +689,13 @@ def place(part: Path, target: Path, *, disk: Disk = DISK) -> None:
     if part.stat().st_dev == target.parent.stat().st_dev:
         replace(part, target, disk=disk)
         return
-    write_beside(target, lambda path: _copy(part, path), disk=disk)
+
+    def copy(path: Path) -> None:
+        with part.open("rb") as source, os.fdopen(open_private(path), "wb") as file:
+            shutil.copyfileobj(source, file)
+
+    write_atomically(target, copy, disk=disk)
     part.unlink()
-
-
-def _copy(part: Path, path: Path) -> None:
-    """Write a copy."""
-    with part.open("rb") as source, os.fdopen(open_private(path), "wb") as file:
-        shutil.copyfileobj(source, file)
 
 
 strip_tracebacks(globals())

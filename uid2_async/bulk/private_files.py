@@ -17,12 +17,17 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import attrs
-import msgspec
 
+from uid2_async._private import printable
 from uid2_async.errors import JobError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none; require_posix says so
+    fcntl = None  # type: ignore[assignment] # as above
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -35,13 +40,6 @@ _HINTS: Final = {
 }
 
 
-def _flock(descriptor: int, operation: int) -> None:
-    """Lock an open file."""
-    import fcntl  # noqa: PLC0415 - Windows has none, and only this needs it
-
-    fcntl.flock(descriptor, operation)
-
-
 @attrs.frozen(kw_only=True)
 class Disk:
     """The operating system calls that may fail while a job runs."""
@@ -49,7 +47,9 @@ class Disk:
     write: Callable[[int, bytes], int] = attrs.field(default=os.write)
     fsync: Callable[[int], None] = attrs.field(default=os.fsync)
     replace: Callable[[Path, Path], None] = attrs.field(default=os.replace)
-    flock: Callable[[int, int], None] = attrs.field(default=_flock)
+    flock: Callable[[int, int], None] = attrs.field(
+        default=getattr(fcntl, "flock", None)
+    )
 
 
 DISK: Final = Disk()
@@ -68,19 +68,15 @@ class System:
 SYSTEM: Final = System()
 
 
-def require_posix() -> None:
-    """Reject platforms without the calls that keep files safe."""
-    try:
-        import fcntl  # noqa: F401, PLC0415 - stands for all of POSIX
-    except ImportError:
-        pass
-    else:
-        return
-    raise JobError(
-        "File jobs need a POSIX system. This one has no fcntl.",
-        hint="Run them on Linux, on macOS or in WSL. Everything else works here, "
-        "including BulkMapper for lists and streams.",
-    )
+def require_posix() -> Any:
+    """Return fcntl; reject platforms without the calls that keep files safe."""
+    if fcntl is None:
+        raise JobError(
+            "File jobs need a POSIX system. This one has no fcntl.",
+            hint="Run them on Linux, on macOS or in WSL. Everything else works here, "
+            "including BulkMapper for lists and streams.",
+        )
+    return fcntl
 
 
 def attempt(
@@ -102,9 +98,7 @@ def attempt(
 def open_private(path: Path, *, exclusive: bool = True, append: bool = False) -> int:
     """Open a file with mode 0600, regardless of the umask, for reading and writing.
 
-    Returns:
-        A descriptor that child processes do not inherit; ``open(descriptor, "wb")``
-        makes a file of it.
+    Child processes do not inherit the descriptor.
     """
     require_posix()
     refusal = f"{path} cannot be opened"
@@ -126,9 +120,6 @@ def reopen_private(path: Path, size: int) -> int:
     """Reopen a private file to append after its *size* saved bytes.
 
     Anything after them is truncated. A new file is created only if none were saved.
-
-    Returns:
-        A descriptor, as :func:`open_private` gives it.
     """
     descriptor = open_private(path, exclusive=False)
     if os.fstat(descriptor).st_size >= size:
@@ -256,19 +247,6 @@ def replace(temporary: Path, target: Path, *, disk: Disk = DISK) -> None:
 _MAX_HOLDER_BYTES: Final = 1_024
 
 
-class _Holder(msgspec.Struct, frozen=True):
-    """The holder of a lock, written into its file for other processes."""
-
-    pid: int
-    host: str
-    since: datetime
-
-    def __str__(self) -> str:
-        """Describe the holder."""
-        since = self.since.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        return f"process {self.pid} on {self.host} since {since}"
-
-
 @attrs.define(repr=False, eq=False)
 class FileLock:
     """A lock that this process holds until :meth:`release`, or until it dies.
@@ -285,9 +263,10 @@ class FileLock:
         try:
             _lock(descriptor, path, disk)
             _refuse_removed(descriptor, path)
-            holder = _Holder(pid=os.getpid(), host=socket.gethostname(), since=now)
+            since = now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
             attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
-            write_all(descriptor, msgspec.json.encode(holder), str(path), disk=disk)
+            write_all(descriptor, f"{holder}\n".encode(), str(path), disk=disk)
         except BaseException:
             os.close(descriptor)
             raise
@@ -302,10 +281,9 @@ class FileLock:
 
 def _lock(descriptor: int, path: Path, disk: Disk) -> None:
     """Lock an open file, or raise an error that names the holder."""
-    import fcntl  # noqa: PLC0415 - Windows has none; open_private refuses there
-
+    posix = require_posix()
     try:
-        disk.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        disk.flock(descriptor, posix.LOCK_EX | posix.LOCK_NB)
     except OSError as error:
         code, cause = error.errno, error.strerror
     else:
@@ -316,18 +294,14 @@ def _lock(descriptor: int, path: Path, disk: Disk) -> None:
             hint="Use a folder on a file system that supports locks, such as a local "
             "disk.",
         )
+    # The holder writes its name after it has taken the lock.
+    holder = os.pread(descriptor, _MAX_HOLDER_BYTES, 0).decode(errors="replace").strip()
+    if not holder.startswith("process "):
+        holder = "another process"
     raise JobError(
-        f"{path} is locked by {_read_holder(descriptor)}.",
+        f"{path} is locked by {printable(holder)}.",
         hint="Wait until it has ended, or stop it.",
     )
-
-
-def _read_holder(descriptor: int) -> str:
-    """Describe the holder of the lock, as far as the file says."""
-    with contextlib.suppress(OSError, msgspec.DecodeError):
-        data = os.pread(descriptor, _MAX_HOLDER_BYTES, 0)
-        return str(msgspec.json.decode(data, type=_Holder))
-    return "another process"
 
 
 def _refuse_removed(descriptor: int, path: Path) -> None:

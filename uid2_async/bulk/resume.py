@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 from zlib import crc32
 
@@ -162,7 +161,7 @@ class JobFolder:
                 attempt(f"The folder {path} cannot be emptied", _empty, path, disk)
             folder.resumed = (path / _LOG).exists()
             if not folder.resumed:
-                folder._begin(terms(random(16).hex()))
+                folder._write_terms(terms(random(16).hex()))
             folder._read_log(terms)
         except BaseException:
             folder.close()
@@ -193,12 +192,11 @@ class JobFolder:
         self.checkpoints[checkpoint.input.name] = checkpoint
 
     def discard(self, *, done: bool = True) -> None:
-        """Delete the folder.
+        """Delete the folder, and close it.
 
         The log is deleted last, so that a partly deleted folder is still recognized as
         that of a job. If the job is not *done*, the log must not refer to deleted data.
         """
-        self._close_log()
         try:
             if not done:
                 _forget_checkpoints(self.path, self._disk)
@@ -209,38 +207,33 @@ class JobFolder:
             with contextlib.suppress(OSError):
                 self.path.rmdir()
         finally:
-            self._lock.release()
+            self.close()
 
     def close(self) -> None:
         """Leave the folder for a run that resumes. Idempotent."""
-        self._close_log()
+        descriptor, self._log = self._log, None
+        if descriptor is not None:
+            os.close(descriptor)
         self._lock.release()
 
     def __enter__(self) -> Self:
         """Return the folder."""
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Close it, or delete it after a failure if nothing can be resumed."""
+        if error is not None and not self.checkpoints and not self.keep:
+            self.discard(done=False)
         self.close()
 
-    def _begin(self, terms: Mapping[str, Any]) -> None:
+    def _write_terms(self, terms: Mapping[str, Any]) -> None:
         """Write the first line of the log, whole or not at all."""
         new = self.path / _NEW_LOG
         attempt(f"{new} cannot be deleted", new.unlink, missing_ok=True)
         descriptor = open_private(new)
         try:
-            write_all(
-                descriptor,
-                _encode(json.dumps(terms).encode()),
-                "The log of the job",
-                disk=self._disk,
-            )
+            line = _encode(json.dumps(terms).encode())
+            write_all(descriptor, line, "The log of the job", disk=self._disk)
         finally:
             os.close(descriptor)
         replace(new, self.path / _LOG, disk=self._disk)
@@ -258,17 +251,15 @@ class JobFolder:
         # Its salt is random.
         self.job = sha256(lines[0].encode()).hexdigest()
         for number, line in enumerate(lines[1:], 2):
-            checkpoint = _checkpoint(line, number)
-            self.checkpoints[checkpoint.input.name] = checkpoint
+            with contextlib.suppress(ValueError, msgspec.ValidationError):
+                checkpoint = decode_checkpoint(line)
+                self.checkpoints[checkpoint.input.name] = checkpoint
+                continue
+            raise _damaged(number)
         whole = sum(len(_encode(line.encode())) for line in lines)
         if whole < len(data):
             attempt("The log of the job cannot be cut", os.ftruncate, self._log, whole)
             sync_file(self._log, "The log of the job", disk=self._disk)
-
-    def _close_log(self) -> None:
-        descriptor, self._log = self._log, None
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 # --- the folder -----------------------------------------------------------------------
@@ -373,15 +364,6 @@ def _damaged(number: int) -> JobError:
         f"Line {number} of the job's log is damaged.",
         hint=f"Check the disk. {_RESTART}",
     )
-
-
-def _checkpoint(line: str, number: int) -> Checkpoint:
-    """Read a checkpoint from line *number*."""
-    try:
-        return decode_checkpoint(line)
-    except (ValueError, msgspec.ValidationError):
-        pass
-    raise _damaged(number)
 
 
 def _check_terms(old: Mapping[str, Any], terms: Terms) -> None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
@@ -15,6 +21,7 @@ from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_changes, state_rows
 from uid2_async.bulk.outcomes import RAW_UID, MapFailure
+from uid2_async.bulk.private_files import SYSTEM
 from uid2_async.bulk.state_db import StateDatabase, explain
 from uid2_async.bulk.state_rows import FIRST_PAGE, Outcome, Pages, Position
 from uid2_async.bulk.state_values import (
@@ -26,7 +33,6 @@ from uid2_async.bulk.state_values import (
     Run,
     StagingCounts,
     StateRow,
-    StateSelection,
     StateStatistics,
     recheck_seconds,
     seconds_from,
@@ -45,11 +51,6 @@ Person: TypeAlias = Identity | IdentityKey | str
 """An email address, a phone number, an identity, or its key."""
 
 _PAGE: Final = 5_000
-
-
-def _utc_now() -> datetime:
-    """Return the time."""
-    return datetime.now(UTC)
 
 
 class MappingState:
@@ -78,7 +79,7 @@ class MappingState:
         optout_recheck: timedelta = OPTOUT_RECHECK,
         invalid_recheck: timedelta = INVALID_RECHECK,
         shared_folders: bool = False,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = SYSTEM.clock,
     ) -> None:
         """Configure the state. Nothing is opened yet.
 
@@ -225,18 +226,18 @@ class MappingState:
 
     async def _call(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run *work* on the open database."""
-        return await self._on_thread(partial(self._work, work, *args, **kwargs))
 
-    def _work(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run it in the database thread."""
-        if self._database is None:
-            raise JobError("The state is closed.", hint="Use it in `async with`.")
-        if self._disk_failed:
-            raise JobError(
-                "The disk failed earlier, so the state cannot be used.",
-                hint="Check the disk, then run the same command again.",
-            )
-        return work(self._database, *args, **kwargs)
+        def run() -> T:
+            if self._database is None:
+                raise JobError("The state is closed.", hint="Use it in `async with`.")
+            if self._disk_failed:
+                raise JobError(
+                    "The disk failed earlier, so the state cannot be used.",
+                    hint="Check the disk, then run the same command again.",
+                )
+            return work(self._database, *args, **kwargs)
+
+        return await self._on_thread(run)
 
     @property
     def _now(self) -> int:
@@ -266,19 +267,20 @@ class MappingState:
         Raises:
             InputError: If one of them is invalid. The message says which.
         """
-        keys = [_key(person, place) for place, person in enumerate(people, 1)]
+        keys = [_key(person, number) for number, person in enumerate(people, 1)]
         rows: dict[IdentityKey, StateRow | None] = {}
         for kind in IdentityType:
             some = [key for key in keys if key.kind is kind]
             found = await self.look_up(kind, [key.identity for key in some])
-            for key, row in zip(some, found, strict=True):
+            for key in some:
+                row = found[key.identity]
                 rows[key] = row if isinstance(row, StateRow) else None
         return [rows[key] for key in keys]
 
     async def due(self) -> AsyncGenerator[list[IdentityKey], None]:
         """Iterate over pages of what a refresh would ask about now."""
         run = Run(number=0, started=self._now)
-        async for kind, identities in self.to_ask(run, StateSelection.due()):
+        async for kind, identities in self.to_ask(run, "due"):
             yield [IdentityKey(kind, identity) for identity in identities]
 
     async def export(
@@ -298,7 +300,6 @@ class MappingState:
         given: Any,
         limit: int,
     ) -> AsyncGenerator[list[T], None]:
-        """Iterate over all pages."""
         at: Position | None = FIRST_PAGE
         while at is not None:
             page, at = await self._call(read, given, at, limit)
@@ -371,9 +372,9 @@ class MappingState:
             people = [people]
         keys: list[IdentityKey] = []
         uids: list[str] = []
-        for place, person in enumerate(people, 1):
+        for number, person in enumerate(people, 1):
             if not isinstance(person, str):
-                keys.append(_key(person, place))
+                keys.append(_key(person, number))
                 continue
             is_uid = kind == RAW_UID or (
                 kind is None and inspect_raw_uid(person) is not None
@@ -381,7 +382,7 @@ class MappingState:
             named = [] if kind == RAW_UID else list(_guess(person, kind))
             if not is_uid and not named:
                 raise InputError(
-                    f"Number {place} is not an email address, phone number, hash or "
+                    f"Number {number} is not an email address, phone number, hash or "
                     "raw UID.",
                     hint="Pass `kind` if the form does not show it.",
                 )
@@ -398,7 +399,7 @@ class MappingState:
 
     # --- jobs -------------------------------------------------------------------------
 
-    async def begin(
+    async def start_run(
         self,
         *,
         job: str | None = None,
@@ -408,21 +409,14 @@ class MappingState:
     ) -> Run:
         """Start a run, or resume the unfinished run of the same job.
 
-        Args:
-            job: The fingerprint of the job; None for one that is never resumed.
-            scope: The scope of the operator. The first run binds the state to it.
-            operator: A name of the operator, such as its base URL. Also binds the
-                state.
-            segment: The audience that the job replaces as a whole.
-
-        Returns:
-            The run. A resumed run keeps its number and time.
+        A resumed run keeps its number and time. The first run binds the state to its
+        scope and operator.
 
         Raises:
             JobError: If the state belongs to another scope or operator.
         """
         run = await self._call(
-            state_changes.begin,
+            state_changes.start_run,
             job=job,
             scope=scope,
             operator=operator,
@@ -433,14 +427,11 @@ class MappingState:
         self._counts = StagingCounts()
         return run
 
-    async def stage(
-        self, run: Run, kind: IdentityType, identities: Sequence[bytes]
-    ) -> None:
-        """Add valid identities of the input to those that *run* asks about.
+    async def stage(self, kind: IdentityType, identities: Sequence[bytes]) -> None:
+        """Add valid identities of the input to those that the run asks about.
 
         They are kept only in a scratch file, so a resumed run stages all of them again.
         """
-        del run
         count = self._counts.staged + len(identities)
         self._counts = self._counts._replace(staged=count)
         await self._call(lambda db: db.spill("staged").add(kind.bit, identities))
@@ -451,7 +442,13 @@ class MappingState:
         return self._counts
 
     async def to_ask(
-        self, run: Run, selection: StateSelection, *, limit: int = _PAGE
+        self,
+        run: Run,
+        source: str = "staged",
+        *,
+        unchecked_for: timedelta | None = None,
+        rotated: Mapping[str, datetime] | None = None,
+        limit: int = _PAGE,
     ) -> AsyncGenerator[IdentityPage, None]:
         """Iterate over the identities to ask the operator about, each once.
 
@@ -461,18 +458,30 @@ class MappingState:
 
         Args:
             run: The run.
-            selection: Which identities to ask about.
+            source: ``staged`` selects staged identities that are unknown or due.
+                ``due`` selects mapped identities that have reached ``refresh_from``,
+                and unmapped ones whose recheck interval is over.
+            unchecked_for: Selects mapped and opted-out identities not checked for this
+                time, instead of *source*.
+            rotated: Selects identities last checked before their salt bucket rotated,
+                instead of *source* (API v2).
             limit: The maximum number of identities per page.
         """
-        given = {**self._intervals, "started": run.started}
-        if selection.source == "staged":
+        given: dict[str, Any] = {**self._intervals, "started": run.started}
+        condition = state_rows.DUE
+        if unchecked_for is not None:
+            condition = state_rows.UNCHECKED
+            given["unchecked_for"] = int(unchecked_for.total_seconds())
+        elif rotated is not None:
+            condition = state_rows.ROTATED
+            times = [(name, seconds_from(at)) for name, at in rotated.items()]
+            await self._call(state_rows.load_rotated, times)
+        elif source == "staged":
             async for kind, identities in self._select_staged(given):
                 for start in range(0, len(identities), limit):
                     yield kind, identities[start : start + limit]
             return
-        if selection.source == "buckets":
-            await self._call(state_rows.load_rotated, selection)
-        known = self._pages(state_rows.select_known, (given, selection), limit)
+        known = self._pages(state_rows.select_known, (given, condition), limit)
         async for pages in known:
             for page in pages:
                 yield page
@@ -496,7 +505,7 @@ class MappingState:
     async def record(
         self,
         run: Run,
-        kind: IdentityType,
+        kind: str,
         identities: Sequence[bytes],
         outcomes: Sequence[Outcome],
     ) -> None:
@@ -511,7 +520,8 @@ class MappingState:
         if len(identities) != len(outcomes):
             raise InputError("There must be one outcome for each identity.")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(((run, kind, identities, outcomes), future))
+        recorded = (run, IdentityType(kind), identities, outcomes)
+        self._waiting.append((recorded, future))
         if self._commits is None:
             self._commits = asyncio.create_task(self._commit())
         await future
@@ -550,108 +560,78 @@ class MappingState:
 
     async def look_up(
         self, kind: IdentityType, identities: Sequence[bytes]
-    ) -> list[StateRow | MapFailure | None]:
-        """Return what is known about *identities*, of any age, in their order.
+    ) -> dict[bytes, StateRow | MapFailure | None]:
+        """Return what is known about each of *identities*, of any age.
 
-        Lookups of 20,000 or more identities cost half as much per identity as small
-        ones.
-
-        Returns:
-            A failure if the current run could not ask the operator; None if the
-            identity is unknown. Suppressed people count as opted out.
+        A failure means that the current run could not ask the operator. Suppressed
+        people count as opted out. Looking up 20,000 or more at once costs half as much
+        per identity as small numbers.
         """
         return await self._call(state_rows.look_up, self._now, kind, identities)
 
     async def mark_written(
-        self, run: Run, kind: IdentityType, identities: Sequence[bytes]
+        self, kind: IdentityType, identities: Sequence[bytes]
     ) -> None:
         """Leave *identities* out of :meth:`pending_changes`: the delta has them."""
-        del run
-        await self._call(lambda db: db.spill("named").add(kind.bit, identities))
+        await self._call(lambda db: db.spill("written").add(kind.bit, identities))
 
     async def remove_absent(self, run: Run, segment: str, max_removed: float) -> int:
-        """Remove the people of *segment* who are not staged in *run*.
+        """Remove the people of *segment* who are not staged; return their number.
 
         People who are also in another segment stay. Repeating the call removes nobody
         else.
 
-        Args:
-            run: The run.
-            segment: The name of the audience.
-            max_removed: The maximum share of the segment that may be removed, from 0 to
-                1.
-
-        Returns:
-            The number of people removed in this run.
-
         Raises:
-            JobError: If more would be removed, or nothing is staged. In both cases
-                nothing is removed.
+            JobError: If a larger share than *max_removed* (0 to 1) would be removed, or
+                nothing is staged. In both cases nothing is removed.
         """
         return await self._call(state_changes.remove_absent, run, segment, max_removed)
 
     async def pending_changes(
-        self, run: Run, *, limit: int = _PAGE
+        self, *, limit: int = _PAGE
     ) -> AsyncGenerator[list[Change], None]:
-        """Iterate over pages of unexported changes, in identity order.
-
-        Args:
-            run: The run that exports them.
-            limit: The maximum number of changes per page.
-        """
-        del run
+        """Iterate over pages of unexported changes, in identity order."""
         async for page in self._pages(state_changes.changes_page, None, limit):
             yield page
+
+    async def finish(
+        self, run: Run, *, exported: bool, summary: str | None = None
+    ) -> None:
+        """End *run*, in one transaction, with a *summary* for :meth:`summary_of`.
+
+        If a durable delta contains all pending changes, they count as *exported*.
+        """
+        await self._call(state_changes.finish, run, exported=exported, summary=summary)
+        self._started = None
 
     async def summary_of(self, job: str) -> str | None:
         """Return the summary passed to :meth:`finish` for a finished job, or None."""
         return await self._call(state_changes.summary_of, job)
 
-    async def finish(
-        self, run: Run, *, exported: bool, summary: str | None = None
-    ) -> None:
-        """End *run*, in one transaction.
-
-        Args:
-            run: The run.
-            exported: Whether a durable delta contains all pending changes. Then they
-                count as exported.
-            summary: What :meth:`summary_of` returns for the job from now on.
-        """
-        await self._call(state_changes.finish, run, exported=exported, summary=summary)
-        self._started = None
-
-    async def begin_delta(self, run: Run, target: str) -> None:
+    async def start_delta(self, run: Run, target: str) -> None:
         """Record that *run* writes its delta to the file *target*."""
-        await self._call(state_changes.note_file_done, run, state_changes.DELTA, target)
+        await self.set_file_done(run, state_changes.DELTA, target)
 
     async def has_unfinished_delta(self, target: str) -> bool:
         """Return whether an interrupted run was writing its delta to *target*."""
         return await self._call(state_changes.has_unfinished_delta, target)
 
-    async def mark_file_done(self, run: Run, name: str, detail: str) -> None:
-        """Record that the output of the input *name* of *run* has its final name.
-
-        Args:
-            run: The run.
-            name: The input.
-            detail: What :meth:`files_done` returns for it.
-        """
-        await self._call(state_changes.note_file_done, run, name, detail)
+    async def set_file_done(self, run: Run, name: str, detail: str) -> None:
+        """Record that the output of the input *name* of *run* has its final name."""
+        await self._call(state_changes.set_file_done, run, name, detail)
 
     async def files_done(self, run: Run) -> dict[str, str]:
-        """Return the details of the inputs of *run* whose outputs are done."""
+        """Return the inputs of *run* whose outputs are done, with their details."""
         return await self._call(state_changes.files_done, run)
 
 
-def _key(person: Person, place: int) -> IdentityKey:
-    """Return the key of a person."""
+def _key(person: Person, number: int) -> IdentityKey:
     if isinstance(person, IdentityKey):
         return person
     identity = as_identity(person)
     hashed = READERS[identity.kind](identity.value)
     if hashed is None:
-        raise InputError(f"Number {place} is not a valid {identity.kind}.")
+        raise InputError(f"Number {number} is not a valid {identity.kind}.")
     return IdentityKey(identity.identity_type, hashed)
 
 

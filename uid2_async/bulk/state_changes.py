@@ -72,7 +72,7 @@ DELTA: Final = ""
 # --- runs -----------------------------------------------------------------------------
 
 
-def begin(
+def start_run(
     db: StateDatabase,
     *,
     job: str | None,
@@ -117,7 +117,7 @@ def list_runs(db: StateDatabase) -> list[Run]:
     return [Run(**dict(zip(names, row, strict=True))) for row in rows.fetchall()]
 
 
-def note_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:
+def set_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:
     """Record that the output of an input of *run* has its final name."""
     db.connection.execute(
         "INSERT OR REPLACE INTO file_done VALUES (?, ?, ?)", (run.number, name, detail)
@@ -202,10 +202,12 @@ _PENDING_PAGE: Final = _CHANGES.format(
     ORDER BY identity, kind LIMIT :limit"""
 )
 # What was exported before an epoch: the earliest later change shows it, unless the
-# identity was added even later.
+# identity was added even later. A delta that says REMOVED ends an opt-out: who comes
+# back after it is ADDED, as in the deltas.
 _HISTORY_PAGE: Final = _CHANGES.format(
     page=f"""SELECT k.identity, k.kind, m.uid, m.reason,
-        CASE WHEN h.added < :since THEN h.replaced
+        CASE WHEN h.replaced = '' AND m.exported >= :since THEN NULL
+            WHEN h.added < :since THEN h.replaced
             WHEN h.added IS NULL AND m.exported < :since THEN coalesce(m.uid, '')
             END AS said
     FROM (SELECT identity, kind FROM history_row WHERE {AFTER} AND epoch >= :since
@@ -230,8 +232,8 @@ def changes_page(
     compared to what was exported before the epoch *since*.
     """
     statement = _PENDING_PAGE if since is None else _HISTORY_PAGE
-    place = {"identity": after[0], "last_kind": after[1], "limit": limit}
-    given = {"epoch": db.epoch, "since": since, **place}
+    position = {"identity": after[0], "last_kind": after[1], "limit": limit}
+    given = {"epoch": db.epoch, "since": since, **position}
     *key_columns, change_text, uid_text, old_text = db.connection.execute(
         statement, given
     ).fetchone()
@@ -242,15 +244,15 @@ def changes_page(
     columns: tuple[Any, ...] = (map(kind_of, bits), keys, kinds, uids, old_uids)
     changes = [one for one in map(Change, *columns) if one.change]
     following = (keys[-1], bits[-1]) if len(keys) == limit else None
-    return changes if since is not None else _drop_named(db, changes), following
+    return changes if since is not None else _drop_written(db, changes), following
 
 
-def _drop_named(db: StateDatabase, page: list[Change]) -> list[Change]:
+def _drop_written(db: StateDatabase, page: list[Change]) -> list[Change]:
     """Leave out changes that the job has already written."""
-    named = db.spill("named") if db.has_scratch else None
-    if named is None or not named.count:
+    written = db.spill("written") if db.has_scratch else None
+    if written is None or not written.count:
         return page
-    return [one for one in page if not named.contains(one.kind.bit, one.identity)]
+    return [one for one in page if not written.contains(one.kind.bit, one.identity)]
 
 
 def export_page(
@@ -408,10 +410,7 @@ def purge(
     """Delete people so that they can no longer be read from the files.
 
     If a delta has exported a person's UID, UID and identity are kept until the next
-    delta has reported the removal.
-
-    Returns:
-        The number of people found.
+    delta has reported the removal. Returns the number of people found.
     """
     if db.has_scratch:
         raise JobError(
@@ -522,7 +521,6 @@ def count(db: StateDatabase, given: dict[str, Any]) -> StateStatistics:
 def _statistics(
     db: StateDatabase, now: int, totals: Counter[Any], oldest: int | None
 ) -> StateStatistics:
-    """Assemble the totals."""
     opt_outs = [totals["opt-out", day] for day in range(OPT_OUT_DAYS)]
     keys = [key for key in totals if isinstance(key, tuple)]
     all_opt_outs = sum(totals[key] for key in keys if key[0] == "opt-out")

@@ -151,7 +151,7 @@ PRAGMA scratch.synchronous = OFF;
 PRAGMA scratch.cache_size = -8000;
 CREATE TABLE scratch.staged (
     id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
-CREATE TABLE scratch.named (
+CREATE TABLE scratch.written (
     id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
 CREATE TABLE scratch.failure (
     identity BLOB, kind INTEGER, error TEXT, status INTEGER,
@@ -160,7 +160,7 @@ CREATE TABLE scratch.rotated (name TEXT PRIMARY KEY, at INTEGER) WITHOUT ROWID;
 """
 _COMPANIONS: Final = ("", "-wal", "-shm", "-journal", "-staging")
 
-# --- places ---------------------------------------------------------------------------
+# --- locations ------------------------------------------------------------------------
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 # Locks or shared memory are unreliable there: https://sqlite.org/wal.html. WSL mounts
@@ -194,7 +194,7 @@ def _parse_mounts(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield point, right.split(" ")[0]
 
 
-def check_place(
+def check_location(
     path: Path, mounts: Iterable[tuple[str, str]], *, allow_shared: bool = False
 ) -> None:
     """Reject a location where a state is not safe."""
@@ -302,9 +302,9 @@ class KeySpill:
             self._flushes += 1
         for start in range(0, len(rows), _ROWS_PER_INSERT):
             some = rows[start : start + _ROWS_PER_INSERT]
-            places = ", ".join(["(?, ?, ?, ?)"] * len(some))
+            values = ", ".join(["(?, ?, ?, ?)"] * len(some))
             self._connection.execute(
-                f"INSERT INTO scratch.{self._table} VALUES {places}",
+                f"INSERT INTO scratch.{self._table} VALUES {values}",
                 list(chain.from_iterable(some)),
             )
         self._buffers.clear()
@@ -360,7 +360,7 @@ class StateDatabase:
     ) -> None:
         """Open the state at *path*, or create it."""
         self.path: Path = path
-        check_place(path, read_mounts(), allow_shared=allow_shared)
+        check_location(path, read_mounts(), allow_shared=allow_shared)
         self._lock = FileLock.take(path.with_name(path.name + ".lock"), now=now)
         try:
             self._drop_scratch_file()
@@ -379,7 +379,6 @@ class StateDatabase:
             raise
 
     def _load(self) -> None:
-        """Read the values kept in memory."""
         self.epoch: int = self.meta("epoch")
         self._salt: bytes = self.meta("salt")
         digests = self.connection.execute("SELECT digest FROM suppressed").fetchall()
@@ -480,7 +479,7 @@ class StateDatabase:
             self.connection.execute("ATTACH ? AS scratch", (str(path),))
             self._spills = {}
             self.connection.executescript(_SCRATCH_SETTINGS)
-            for name in ("staged", "named"):
+            for name in ("staged", "written"):
                 self._spills[name] = KeySpill(self.connection, name)
         return self._spills[table]
 
@@ -499,11 +498,9 @@ class StateDatabase:
 
     @property
     def _scratch_path(self) -> Path:
-        """The path of the scratch database."""
         return self.path.with_name(self.path.name + "-staging")
 
     def _drop_scratch_file(self) -> None:
-        """Delete the file of the scratch database."""
         self._scratch_path.unlink(missing_ok=True)
 
 

@@ -11,41 +11,39 @@ import asyncio
 import json
 import os
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
+from datetime import datetime
 from functools import partial
-from typing import Final
+from itertools import repeat
+from typing import Any, Final, TypeVar
 
 import attrs
 
 from uid2_async._portal import run_in_thread
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.batches import Chunk
+from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outcomes
 from uid2_async.bulk.columns import OutcomeColumns, RowStatus, status_of_uid
 from uid2_async.bulk.dispatch import Dispatcher
-from uid2_async.bulk.exports import (
-    DeltaWriter,
-    PageSource,
-    answer_from_state,
-    check_export,
-    identity_pages,
-    stage_all,
-    uid_pages,
-)
+from uid2_async.bulk.exports import DeltaWriter, check_export
 from uid2_async.bulk.job import (
     FileJob,
+    FileSource,
+    InputFaults,
+    InputFile,
     Job,
-    JobFiles,
-    dispatching,
-    finish_bad_rows,
-    job_outputs,
     job_settings,
     open_state,
     summarize,
-    write_all,
 )
-from uid2_async.bulk.job_files import FileSource, InputFaults, InputFile
 from uid2_async.bulk.options import (
     Api,
     FileProgress,
@@ -54,14 +52,28 @@ from uid2_async.bulk.options import (
     MapOptions,
     RefreshOptions,
 )
-from uid2_async.bulk.outcomes import MAP_V2, MAP_V3, OPTOUT_STATUS, Outcome, Progress
+from uid2_async.bulk.outcomes import (
+    INVALID,
+    MAP_V2,
+    MAP_V3,
+    OPTOUT_STATUS,
+    RAW_UID,
+    Outcome,
+    Progress,
+)
+from uid2_async.bulk.outputs import JobOutputs
 from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.bulk.resume import Checkpoint, decode_checkpoint, encode_checkpoint
 from uid2_async.bulk.state import MappingState
-from uid2_async.bulk.state_values import Run, StateSelection
+from uid2_async.bulk.state_values import IdentityKey, Run, StateRow
 from uid2_async.client import UID2Client, buckets_call
+from uid2_async.errors import JobError
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
 
+T = TypeVar("T")
+
+# A sorted lookup of this many identities touches each page of the state once.
+_GROUP_ROWS: Final = 40_000
 _OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
 # --- states without files -------------------------------------------------------------
@@ -107,15 +119,14 @@ async def refresh_state(
     settings = job_settings(client, options, stop, on_progress, _system, state, delta)
     job = Job(**settings)
     async with _state_run(job) as (opened, run):
-        selection, endpoint = StateSelection.due(), MAP_V3
-        if options.unchecked_for is not None:
-            selection = StateSelection.sweep(options.unchecked_for)
-        elif options.api is Api.V2:
-            selection, endpoint = await _find_rotated(client, opened), MAP_V2
+        unchecked, rotated = options.unchecked_for, None
+        if unchecked is None and options.api is Api.V2:
+            rotated = await _find_rotated(client, opened)
+        due = opened.to_ask(run, "due", unchecked_for=unchecked, rotated=rotated)
         asking = job.dispatcher(
-            PageSource(identity_pages(opened.to_ask(run, selection), options.limit)),
-            endpoint=endpoint,
-            keep=partial(_record, opened, run),
+            _ChunkSource(_identity_chunks(due, options.limit)),
+            endpoint=MAP_V3 if rotated is None else MAP_V2,
+            keep=partial(opened.record, run),
         )
         counts = await _ask_all(job, asking)
         return await _end_state_run(job, opened, run, asking, counts)
@@ -160,11 +171,11 @@ async def sweep_by_status(
         _state_run(job) as (opened, run),
         aclosing(opened.export()) as pages,
     ):
-        asking = job.dispatcher(PageSource(uid_pages(pages)), endpoint=OPTOUT_STATUS)
-        async with dispatching(asking, stop) as chunks:
-            async for chunk in chunks:
+        source = _ChunkSource(_uid_chunks(pages))
+        async with job.dispatcher(source, endpoint=OPTOUT_STATUS) as asking:
+            async for chunk in asking.chunks():
                 await _record_opt_outs(opened, run, chunk, counts)
-                job.report_progress(counts, asking)
+                job.report_requests(counts, asking)
         return await _end_state_run(job, opened, run, asking, counts)
 
 
@@ -184,7 +195,7 @@ async def _state_run(job: Job) -> AsyncIterator[tuple[MappingState, Run]]:
                 shared=job.options.shared_folders,
             )
             await run_in_thread(check)
-        yield state, await _begin(state, job.client)
+        yield state, await _start_run(state, job.client)
 
 
 async def _end_state_run(
@@ -200,23 +211,22 @@ async def _end_state_run(
         await state.finish(run, exported=False)
     else:
         # If the run is killed before it ends, the next run may replace this delta.
-        await state.begin_delta(run, job.delta)
+        await state.start_delta(run, job.delta)
         async with _open_delta(job, state) as delta:
             assert delta is not None  # noqa: S101 - by the condition
-            changes = await delta.complete(state, run)
+            changes = await delta.complete(state)
             await state.finish(run, exported=True)
-    summary = summarize(None, asking, counts, complete=not asking.is_drained)
-    seconds = time.monotonic() - job.began
+    summary = summarize(asking, counts, complete=not asking.is_drained)
+    seconds = time.monotonic() - job.started_at
     return attrs.evolve(summary, changes=changes, seconds=seconds)
 
 
-async def _find_rotated(client: UID2Client, state: MappingState) -> StateSelection:
+async def _find_rotated(client: UID2Client, state: MappingState) -> dict[str, datetime]:
     """Ask which salt buckets have rotated since the last run (API v2)."""
     ended = [run.started for run in await state.runs() if run.ended]
     since = datetime_from_ms(1000 * max(ended, default=0))
     found = await client.run_call(buckets_call(since))
-    rotated = {bucket.bucket_id: bucket.last_updated for bucket in found}
-    return StateSelection.of_buckets(rotated)
+    return {bucket.bucket_id: bucket.last_updated for bucket in found}
 
 
 async def _record_opt_outs(
@@ -239,11 +249,9 @@ async def _record_opt_outs(
 # --- files ----------------------------------------------------------------------------
 
 
-async def run_with_state(
-    job: FileJob, files: JobFiles, state: MappingState
-) -> JobSummary:
+async def run_with_state(job: FileJob, state: MappingState) -> JobSummary:
     """Map the inputs in steps, resumable from the state."""
-    options, folder = job.options, files.folder
+    options, folder = job.options, job.folder
     assert isinstance(options, MapOptions)  # noqa: S101 - only maps have a state
     segment = options.segment if options.full else None
     name = None if folder is None else folder.job
@@ -251,93 +259,182 @@ async def run_with_state(
     if ended is not None:
         # A run was killed after its last step. Starting another one would replace its
         # delta with an empty one.
-        outputs = tuple(filter(None, (one.output for one in files.files)))
+        outputs = tuple(filter(None, (one.output for one in job.files)))
         return JobSummary(**{**json.loads(ended), "outputs": outputs})
-    run = await _begin(state, job.client, job=name, segment=segment)
+    run = await _start_run(state, job.client, job=name, segment=segment)
     asking = job.dispatcher(
-        PageSource(identity_pages(state.to_ask(run, StateSelection.staged()))),
+        _ChunkSource(_identity_chunks(state.to_ask(run))),
         endpoint=job.endpoint,
-        keep=partial(_record, state, run),
+        keep=partial(state.record, run),
     )
-    if not await _stage(job, files, state, run):
-        return summarize(None, asking, complete=False)
+    if not await _stage(job, state):
+        return summarize(asking, complete=False)
     try:
         counts = await _ask_all(job, asking)
     finally:
         if folder is not None:
             folder.keep = folder.resumed or asking.batches > 0
     if asking.is_drained:
-        return summarize(None, asking, counts=counts, complete=False)
+        return summarize(asking, counts, complete=False)
     if segment is not None:
         await state.remove_absent(run, segment, options.max_removed)
-    return await _write_from_state(job, files, state, run, asking)
+    return await _write_from_state(job, state, run, asking)
 
 
-async def _stage(job: FileJob, files: JobFiles, state: MappingState, run: Run) -> bool:
-    """Read all inputs; return whether that finished without interruption."""
+async def _stage(job: FileJob, state: MappingState) -> bool:
+    """Stage the identities of all inputs; return whether all rows were read."""
     rows = 0
 
-    def on_chunk(chunk: Chunk) -> bool:
+    def report(chunk: Chunk) -> None:
         nonlocal rows
         rows += chunk.rows
-        if job.on_progress is not None:
-            job.on_progress(_reading_progress(rows, chunk, files))
-        return not job.is_stopped
+        progress = {"phase": "reading", "rows": rows, "endings": {}, "job": Progress()}
+        job.report_file(chunk.payload.file, chunk.payload.bytes_read, **progress)
 
-    faults, staged = InputFaults(files.bad_rows), True
-    for file in files.files:
-        if not staged or faults.is_full:
+    faults = InputFaults(job.bad_rows)
+    for file in job.files:
+        if faults.is_full or job.is_stopped:
             break
-        source = FileSource([file], partial(job.open, on_bad_row=faults))
         with faults.collecting():
-            async with aclosing(source):
-                staged = await stage_all(source, state, run, job.endpoint, on_chunk)
+            async with aclosing(FileSource(job, [file], on_bad_row=faults)) as source:
+                work = partial(_stage_identities, job, state)
+                async with aclosing(_work_ahead(job, source, work, report)) as groups:
+                    async for _ in groups:
+                        pass
     faults.check()
-    if staged:
-        await finish_bad_rows(files, whole=True)
-    return staged
+    if not job.is_stopped:
+        await job.finish_bad_rows()
+    return not job.is_stopped
+
+
+async def _stage_identities(
+    job: FileJob, state: MappingState, chunks: Sequence[Chunk]
+) -> None:
+    """Stage the valid identities of some chunks."""
+    staged: dict[str, list[bytes]] = defaultdict(list)
+    for chunk in chunks:
+        for column in chunk.columns:
+            for kind, _, identities in column.identities_by_kind(job.endpoint):
+                staged[kind.subject] += filter(None, identities)
+        await asyncio.sleep(0)
+    for subject, identities in staged.items():
+        await state.stage(IdentityType(subject), identities)
+
+
+async def _work_ahead(
+    job: FileJob,
+    source: FileSource,
+    work: Callable[[Sequence[Chunk]], Coroutine[Any, Any, T]],
+    on_chunk: Callable[[Chunk], None] = lambda _: None,
+) -> AsyncGenerator[T, None]:
+    """Do *work* on large groups of rows while the next ones are read.
+
+    Yields the results in order, and ends early if the job is stopped.
+    """
+    tasks: list[asyncio.Task[T]] = []
+    group: list[Chunk] = []
+    rows = 0
+    try:
+        async for chunk in source.chunks():
+            on_chunk(chunk)
+            if job.is_stopped:
+                return
+            group.append(chunk)
+            rows += chunk.rows
+            if rows >= _GROUP_ROWS:
+                tasks.append(asyncio.create_task(work(group)))
+                group, rows = [], 0
+                if len(tasks) > 1:
+                    yield await tasks.pop(0)
+        tasks.append(asyncio.create_task(work(group)))
+        while tasks:
+            yield await tasks.pop(0)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _write_from_state(
-    job: FileJob, files: JobFiles, state: MappingState, run: Run, asking: Dispatcher
+    job: FileJob, state: MappingState, run: Run, asking: Dispatcher
 ) -> JobSummary:
     """Write the outputs and the delta from the state, and mark it as exported."""
     done = await state.files_done(run)
-    files = attrs.evolve(files, files=[_skip_done(one, done) for one in files.files])
+    job = attrs.evolve(job, files=[_skip_done(one, done) for one in job.files])
     # The delta refers to the rows of all files, and there are no checkpoints within a
     # file.
-    read = [one for one in files.files if job.keys or not one.done]
-    source = FileSource(read, partial(job.open, on_bad_row=files.bad_rows))
+    read = [one for one in job.files if job.keys or not one.done]
+    source = FileSource(job, read, on_bad_row=job.bad_rows)
 
-    async def note_done(checkpoint: Checkpoint) -> None:
+    async def set_done(checkpoint: Checkpoint) -> None:
         detail = encode_checkpoint(checkpoint)
-        await state.mark_file_done(run, checkpoint.input.name, detail)
+        await state.set_file_done(run, checkpoint.input.name, detail)
 
-    outputs = job_outputs(job, files, source, on_done=note_done)
+    outputs = JobOutputs(job, source, asking, set_done)
     async with aclosing(source), _open_delta(job, state, keys=job.keys) as delta:
-        chunks = answer_from_state(source, state, job.endpoint, lambda: job.is_stopped)
-        if delta is not None and job.keys:
-            chunks = delta.noting_rows(chunks, state, run, job.endpoint)
-        complete = await write_all(
-            outputs, chunks, asking.progress, lambda: job.is_stopped
-        )
+        answered = _answered_chunks(job, source, state, delta if job.keys else None)
+        async with aclosing(answered) as chunks:
+            complete = await outputs.write_all(chunks, lambda: job.is_stopped)
         counts = state.staging_counts
-        summary = summarize(
-            outputs,
-            asking,
-            bad_rows=await finish_bad_rows(files, whole=False),
+        summary = outputs.summarize(
             duplicates=counts.staged - counts.distinct,
             from_state=counts.known,
             complete=complete,
         )
         if complete:
             if delta is not None:
-                changes = await delta.complete(state, run)
-                summary = attrs.evolve(summary, changes=changes)
+                summary = attrs.evolve(summary, changes=await delta.complete(state))
             # Without file names.
             text = json.dumps(attrs.asdict(attrs.evolve(summary, outputs=())))
             await state.finish(run, exported=delta is not None, summary=text)
     return summary
+
+
+async def _answered_chunks(
+    job: FileJob, source: FileSource, state: MappingState, delta: DeltaWriter | None
+) -> AsyncGenerator[Chunk, None]:
+    """Yield the rows of *source* with their answers; write their lines of the delta."""
+    work = partial(_answer, job, state)
+    async with aclosing(_work_ahead(job, source, work)) as groups:
+        async for chunks in groups:
+            for chunk in chunks:
+                if delta is not None:
+                    await delta.write_rows(state, job.endpoint, chunk)
+                yield chunk
+
+
+async def _answer(
+    job: FileJob, state: MappingState, chunks: Sequence[Chunk]
+) -> Sequence[Chunk]:
+    """Look up the identities of some chunks, and set their outcomes."""
+    rows: dict[str, dict[bytes, Any]] = {}
+    wanted: dict[str, list[bytes]] = defaultdict(list)
+    for chunk in chunks:
+        for column in chunk.columns:
+            parts = []
+            for kind, at, identities in column.identities_by_kind(job.endpoint):
+                wanted[kind.subject] += filter(None, identities)
+                parts.append((at, partial(_outcomes, rows, kind.subject, identities)))
+            chunk.expect((), partial(join_outcomes, column, parts))
+        await asyncio.sleep(0)
+    for subject, identities in wanted.items():
+        rows[subject] = await state.look_up(IdentityType(subject), identities)
+        if None in rows[subject].values():
+            raise JobError(
+                "The state has no answer for an identifier of the input.",
+                hint="The input may have changed while it was read. Run the same "
+                "command again.",
+            )
+    return chunks
+
+
+def _outcomes(
+    rows: Mapping[str, Mapping[bytes, Any]],
+    subject: str,
+    identities: Sequence[bytes | None],
+) -> list[Outcome]:
+    """Return the outcomes of identities; invalid ones have no row."""
+    return list(map(rows[subject].get, identities, repeat(INVALID)))  # type: ignore[arg-type] # None is not found
 
 
 @asynccontextmanager
@@ -348,19 +445,12 @@ async def _open_delta(
     if job.delta is None:
         yield None
         return
-    delta = await run_in_thread(
-        partial(
-            DeltaWriter,
-            job.delta,
-            keys=keys,
-            folder=state.path.parent,
-            disk=job.system.disk,
-        )
+    folder, disk = state.path.parent, job.system.disk
+    writer = await run_in_thread(
+        partial(DeltaWriter, job.delta, keys=keys, folder=folder, disk=disk)
     )
-    try:
+    async with aclosing(writer) as delta:
         yield delta
-    finally:
-        await delta.discard()
 
 
 def _skip_done(file: InputFile, done: Mapping[str, str]) -> InputFile:
@@ -375,24 +465,10 @@ def _skip_done(file: InputFile, done: Mapping[str, str]) -> InputFile:
     return attrs.evolve(file, saved=saved)
 
 
-def _reading_progress(rows: int, chunk: Chunk, files: JobFiles) -> FileProgress:
-    """Return the progress of reading all files before the first request."""
-    sizes = [file.size for file in files.files]
-    before = sum(size or 0 for size in sizes[: chunk.payload.file])
-    return FileProgress(
-        phase="reading",
-        rows=rows,
-        bytes_read=before + chunk.payload.bytes_read,
-        total_bytes=None if None in sizes else sum(filter(None, sizes)),
-        endings={},
-        job=Progress(),
-    )
-
-
 # --- both -----------------------------------------------------------------------------
 
 
-async def _begin(
+async def _start_run(
     state: MappingState,
     client: UID2Client,
     *,
@@ -400,7 +476,7 @@ async def _begin(
     segment: str | None = None,
 ) -> Run:
     """Start a run of *state*, or resume the unfinished one of the same *job*."""
-    return await state.begin(
+    return await state.start_run(
         job=job,
         scope=client.scope,
         operator=",".join(sorted(client.base_urls)),
@@ -408,25 +484,61 @@ async def _begin(
     )
 
 
-async def _record(
-    state: MappingState,
-    run: Run,
-    subject: str,
-    identities: Sequence[bytes],
-    outcomes: Sequence[Outcome],
-) -> None:
-    """Store the outcomes of a batch; the dispatcher awaits it."""
-    await state.record(run, IdentityType(subject), identities, outcomes)
-
-
 async def _ask_all(job: Job, dispatcher: Dispatcher) -> Counter[str]:
     """Ask about everything in the source of a dispatcher; count the outcomes."""
     columns = OutcomeColumns([""], matched_type=False)
-    async with dispatching(dispatcher, job.stop) as chunks:
-        async for chunk in chunks:
+    async with dispatcher:
+        async for chunk in dispatcher.chunks():
             columns.make(chunk.outcomes())
-            job.report_progress(columns.status_counts, dispatcher)
+            job.report_requests(columns.status_counts, dispatcher)
     return columns.status_counts
+
+
+class _ChunkSource:
+    """Chunks of identities of a state as a dispatcher's source."""
+
+    def __init__(self, chunks: AsyncIterator[Chunk]) -> None:
+        """Read *chunks*."""
+        self._chunks = chunks
+        self._loaded: Chunk | None = None
+
+    async def load(self) -> bool:
+        """See :meth:`uid2_async.bulk.batches.Source.load`."""
+        self._loaded = await anext(self._chunks, None)
+        return self._loaded is not None
+
+    def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - pages are not waited for
+        """See :meth:`uid2_async.bulk.batches.Source.take`."""
+        chunk, self._loaded = self._loaded, None
+        return chunk
+
+
+async def _identity_chunks(
+    pages: AsyncIterator[tuple[IdentityType, Sequence[bytes]]], limit: int | None = None
+) -> AsyncIterator[Chunk]:
+    """Yield the identities of *pages*, at most *limit*."""
+    left = limit
+    async for kind, page in pages:
+        identities = page if left is None else page[:left]
+        for start in range(0, len(identities), STEP_ROWS):
+            some = identities[start : start + STEP_ROWS]
+            column = IdentityColumn(f"{kind.value}_hash", identities=some)
+            yield Chunk(None, len(some), [column])
+        if left is not None:
+            left -= len(identities)
+            if not left:
+                return
+
+
+async def _uid_chunks(
+    pages: AsyncIterator[Sequence[tuple[IdentityKey, StateRow]]],
+) -> AsyncIterator[Chunk]:
+    """Yield the raw UIDs of mapped identities; the payload is their keys."""
+    async for page in pages:
+        mapped = [(key, row.raw_uid) for key, row in page if row.raw_uid is not None]
+        for start in range(0, len(mapped), STEP_ROWS):
+            keys, uids = zip(*mapped[start : start + STEP_ROWS], strict=True)
+            yield Chunk(keys, len(keys), [IdentityColumn(RAW_UID, uids)])
 
 
 strip_tracebacks(globals())

@@ -33,7 +33,6 @@ from uid2_async.bulk.state_values import (
     ChangeKind,
     Run,
     StateRow,
-    StateSelection,
 )
 from uid2_async.models import IdentityType, MapRow, UnmappedReason
 
@@ -79,20 +78,17 @@ This and the other public rules here are plain SQL, which Spark evaluates as wel
 _STALE: Final = "removed IS NULL AND checked < :started AND "
 DUE: Final = f"""{_STALE} CASE WHEN uid IS NOT NULL
     THEN refresh_from <= :started ELSE checked <= :started - {_RECHECK} END"""
-_UNCHECKED: Final = f"""{_STALE} (uid IS NOT NULL OR reason = 'optout')
+UNCHECKED: Final = f"""{_STALE} (uid IS NOT NULL OR reason = 'optout')
     AND checked <= :started - :unchecked_for"""
-_ROTATED: Final = f"""{_STALE} uid IS NOT NULL AND checked < (
+ROTATED: Final = f"""{_STALE} uid IS NOT NULL AND checked < (
     SELECT at FROM scratch.rotated WHERE name = bucket)"""
-_SELECTIONS: Final = {"due": DUE, "sweep": _UNCHECKED, "buckets": _ROTATED}
 
 
-def load_rotated(db: StateDatabase, selection: StateSelection) -> None:
+def load_rotated(db: StateDatabase, rotated: Sequence[tuple[str, int]]) -> None:
     """Put the rotated salt buckets into a table for joins."""
     db.spill("staged")
     db.connection.execute("DELETE FROM scratch.rotated")
-    db.connection.executemany(
-        "INSERT INTO scratch.rotated VALUES (?, ?)", selection.rotated.items()
-    )
+    db.connection.executemany("INSERT INTO scratch.rotated VALUES (?, ?)", rotated)
 
 
 def is_empty(db: StateDatabase) -> bool:
@@ -123,14 +119,12 @@ def select_staged(
 
 def select_known(
     db: StateDatabase,
-    given: tuple[dict[str, Any], StateSelection],
+    given: tuple[dict[str, Any], str],
     after: Position,
     limit: int,
 ) -> tuple[list[tuple[IdentityType, list[bytes]]], Position | None]:
     """Select the next known identities to ask about; see :func:`select_staged`."""
-    times, selection = given
-    condition = _SELECTIONS[selection.source]
-    times = {**times, "unchecked_for": selection.unchecked_for}
+    times, condition = given
     keys, kinds, following = keys_after(
         db, "mapping_row", condition, times, after, limit
     )
@@ -279,8 +273,8 @@ _FAILURES: Final = msgspec.json.Decoder(list[tuple[int, str, int | None]])
 
 def look_up(
     db: StateDatabase, now: int, kind: IdentityType, identities: Sequence[bytes]
-) -> list[StateRow | MapFailure | None]:
-    """Return what is known about *identities*, regardless of age.
+) -> dict[bytes, StateRow | MapFailure | None]:
+    """Return what is known about each of *identities*, regardless of age.
 
     Sorted in tens of thousands, they cost half as much as in small groups, since
     neighbors share pages.
@@ -294,7 +288,7 @@ def look_up(
         for identity in rows:
             if db.is_suppressed(kind.bit, identity):
                 rows[identity] = SUPPRESSED
-    return [rows[identity] for identity in identities]
+    return rows
 
 
 def find_rows(
@@ -477,7 +471,6 @@ def record(db: StateDatabase, recorded: Sequence[Recorded]) -> None:
 def _record_rows(
     db: StateDatabase, run: Run, kind: int, rows: dict[bytes, MapRow]
 ) -> None:
-    """Apply answers of one type."""
     plain = [
         identity
         for identity, row in rows.items()
@@ -508,7 +501,6 @@ def _stamped(identities: Sequence[bytes], rows: list[MapRow]) -> list[str]:
 
 
 def _columns(identity: bytes, row: MapRow) -> list[str | int | None]:
-    """Return the columns for *row*."""
     if not row.raw_uid or row.reason is not None:
         reason = row.reason or UnmappedReason.UNKNOWN.value
         return [None, None, None, reason, row.bucket_id]

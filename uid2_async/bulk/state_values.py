@@ -142,51 +142,6 @@ class Run:
     ended: bool = attrs.field(default=False, converter=bool)
 
 
-@attrs.frozen(kw_only=True)
-class StateSelection:
-    """Which identities to ask the operator about. Use its class methods.
-
-    Attributes:
-        source: Their source: ``staged``, ``due``, ``sweep`` or ``buckets``.
-        unchecked_for: The minimum age of the last check in seconds (sweep).
-        rotated: The last rotation of each of these salt buckets, in seconds since the
-            Unix epoch (API v2).
-    """
-
-    source: str
-    unchecked_for: int = 0
-    rotated: Mapping[str, int] = attrs.field(factory=dict, repr=False)
-
-    @classmethod
-    def staged(cls) -> StateSelection:
-        """Select staged identities that are unknown, due or not checked for too long.
-
-        A job that maps files asks about these.
-        """
-        return cls(source="staged")
-
-    @classmethod
-    def due(cls) -> StateSelection:
-        """Select what a refresh asks about.
-
-        These are mapped identities that have reached ``refresh_from``, and unmapped
-        ones whose recheck interval is over.
-        """
-        return cls(source="due")
-
-    @classmethod
-    def sweep(cls, unchecked_for: timedelta) -> StateSelection:
-        """Select mapped and opted-out identities not checked for this time."""
-        seconds = int(unchecked_for.total_seconds())
-        return cls(source="sweep", unchecked_for=seconds)
-
-    @classmethod
-    def of_buckets(cls, rotated: Mapping[str, datetime]) -> StateSelection:
-        """Select identities last checked before their salt bucket rotated (API v2)."""
-        times = {name: seconds_from(at) for name, at in rotated.items()}
-        return cls(source="buckets", rotated=times)
-
-
 class StagingCounts(NamedTuple):
     """How many identities a job staged.
 

@@ -18,13 +18,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from enum import Enum
 from functools import partial
 from glob import has_magic
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 import attrs
@@ -170,7 +169,6 @@ def _check_url(url: str) -> tuple[str, _Store]:
 
 
 def _open_store(url: str) -> StoreFile:
-    """Return the object at a URL."""
     scheme, store = _check_url(url)
     name = _display_name(url)
     what = f"{name} needs the extra '{store.extra}'"
@@ -254,7 +252,7 @@ class StoreFile(Remote):
     def info(self) -> dict[str, Any] | None:
         """Return the object's metadata from the store; None if it does not exist."""
         found: dict[str, Any] | None = self._run(
-            self._fs.info, self._key, ignore=_Reason.MISSING
+            self._fs.info, self._key, ignore="missing"
         )
         return found
 
@@ -321,7 +319,7 @@ class StoreFile(Remote):
         folder = self._key.rstrip("/") if folder is None else folder
         for mark, kind in LAKE_MARKS.items():
             pattern = mark if has_magic(mark) else f"{mark}/*"
-            if self._run(self._fs.glob, f"{folder}/{pattern}", ignore=_Reason.MISSING):
+            if self._run(self._fs.glob, f"{folder}/{pattern}", ignore="missing"):
                 return kind
         return None
 
@@ -332,7 +330,7 @@ class StoreFile(Remote):
         root = "/".join(fixed)
         pattern = "/".join(parts if len(fixed) < len(parts) else [*parts, "**"])
         call = partial(self._fs.glob, pattern, detail=True)
-        found: dict[str, dict[str, Any]] = self._run(call, ignore=_Reason.MISSING) or {}
+        found: dict[str, dict[str, Any]] = self._run(call, ignore="missing") or {}
         for folder in {root, *(str(PurePosixPath(each).parent) for each in found)}:
             kind = self.lake_format(folder) if found else None
             if kind is not None:
@@ -361,7 +359,7 @@ class StoreFile(Remote):
         if self.is_web:
             return
         bucket = self._key.partition("/")[0]
-        if self._run(self._fs.exists, bucket, ignore=_Reason.DENIED) is False:
+        if self._run(self._fs.exists, bucket, ignore="denied") is False:
             shown = printable(f"{self._scheme}://{bucket}")
             raise InputError(
                 f"The bucket {shown} does not exist.",
@@ -391,24 +389,20 @@ class StoreFile(Remote):
         # Permission to write does not imply permission to list or abort.
         found = self._run(
             partial(call, "list_multipart_uploads", **where, Prefix=key),
-            ignore=_Reason.DENIED,
+            ignore="denied",
         )
         for upload in (found or {}).get("Uploads", []):
             if upload["Key"] == key:
                 one = {**where, "Key": key, "UploadId": upload["UploadId"]}
                 abort = partial(call, "abort_multipart_upload", **one)
-                self._run(abort, ignore=_Reason.DENIED)
+                self._run(abort, ignore="denied")
 
 
 # --- Failures -------------------------------------------------------------------------
 
 
-class _Reason(Enum):
-    """Why a call failed, if callers may expect it."""
-
-    MISSING = "there is no such object"
-    DENIED = "access is denied, or the store does not support the operation"
-    OTHER = "anything else"
+_Reason: TypeAlias = Literal["missing", "denied", "other"]
+"""Why a call failed: callers may expect that an object is missing or access denied."""
 
 
 def _call(
@@ -449,17 +443,17 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
     check = f"Check {store.credentials}." if store.credentials else "Check the URL."
     if isinstance(error, FileNotFoundError) or status == 404:  # noqa: PLR2004 - HTTP
         hint = "Check the URL."
-        return _Reason.MISSING, InputError(f"{name} does not exist.", hint=hint)
+        return "missing", InputError(f"{name} does not exist.", hint=hint)
     # adlfs raises a ValueError if it finds none.
     no_account = store is _AZURE and isinstance(error, ValueError)
     if kind == "NoCredentialsError" or no_account:
         hint = f"Set {check[6:]}"
-        return _Reason.OTHER, InputError(f"{name} needs credentials.", hint=hint)
+        return "other", InputError(f"{name} needs credentials.", hint=hint)
     if any(word in kind for word in _CREDENTIAL_ERRORS):
         message = f"The credentials for {name} cannot be used."
-        return _Reason.OTHER, InputError(message, hint=check)
+        return "other", InputError(message, hint=check)
     if isinstance(error, PermissionError) or status in _DENIED:
-        return _Reason.DENIED, InputError(
+        return "denied", InputError(
             f"Access to {name} is denied.",
             hint=f"{check} Check that they may read, list and write there.",
         )
@@ -467,29 +461,28 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
         cause = os.strerror(number or 0)
         hint = f"Free disk space, or name another `job_dir=FOLDER`. {_RESUME}"
         message = f"The copy of {name} cannot be saved: {cause}."
-        return _Reason.OTHER, JobError(message, hint=hint)
+        return "other", JobError(message, hint=hint)
     if number == errno.ENOSYS:
         message = f"The store of {name} does not support an operation."
-        return _Reason.DENIED, JobError(message, hint="Use another store.")
+        return "denied", JobError(message, hint="Use another store.")
     if number == errno.EBUSY or status in _THROTTLED:
-        return _Reason.OTHER, JobError(
+        return "other", JobError(
             f"The store of {name} is still throttling after several attempts.",
             hint=f"Wait a few minutes. {_RESUME}",
         )
     is_lost = any(one.__name__.endswith(_NETWORK_ERRORS) for one in type(error).__mro__)
     if isinstance(error, ConnectionError | TimeoutError) or (is_lost and not status):
-        return _Reason.OTHER, JobError(
+        return "other", JobError(
             f"The store of {name} cannot be reached ({kind}).",
             hint=f"Check the network and the endpoint. {_RESUME}",
         )
-    return _Reason.OTHER, JobError(
+    return "other", JobError(
         f"{name} could not be used ({kind}).",
         hint=f"Check the store, its endpoint and region. {_RESUME}",
     )
 
 
 def _status_of(error: Exception) -> int | None:
-    """Return the HTTP status of an error, if it has one."""
     response = getattr(error, "response", None)  # botocore's
     told = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
     if isinstance(told.get("HTTPStatusCode"), int):

@@ -1,4 +1,4 @@
-"""Reading CSV and JSON lines: strictly, in chunks, and preserving the text of each row.
+"""What CSV and JSON lines share: decoding, in chunks, and the text of each row.
 
 Malformed input is an error with its line number, never skipped or repaired. Messages
 never show values: the lines of such files are personal data.
@@ -7,47 +7,42 @@ never show values: the lines of such files are personal data.
 from __future__ import annotations
 
 import codecs
-import csv
 import gzip
-import json
-import re
+import os
+import shutil
 import stat
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import (
-    Callable,
-    Collection,
-    Iterable,
-    Mapping,
-    Sequence,
-)
-from io import BufferedIOBase, BufferedReader, StringIO
-from itertools import repeat
-from operator import itemgetter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from io import BufferedIOBase, StringIO
 from os import fstat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, cast
 
 import attrs
-import msgspec
 
-from uid2_async._private import printable
-from uid2_async.bulk.columns import find_wanted, refuse_taken
+from uid2_async.bulk.columns import find_wanted
 from uid2_async.bulk.paths import (
+    Content,
     FileFormatOptions,
-    Format,
-    attempt_read,
     is_gzipped,
+    move_file,
+    write_atomically,
 )
-from uid2_async.errors import InputError
+from uid2_async.bulk.private_files import (
+    DISK,
+    Disk,
+    open_private,
+    reopen_private,
+    sync_file,
+    write_all,
+)
+from uid2_async.errors import InputError, JobError
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.arrow import ArrowReader, ArrowRows
-
-
-Reader: TypeAlias = "CsvReader | JsonReader | ArrowReader"
-Rows: TypeAlias = "TextRows | ArrowRows"
+    from uid2_async.bulk.files import Columns, Reader, Rows
 
 MAX_LINE_CHARS: Final = 64 * 1024 * 1024
 MAX_FIELD_CHARS: Final = 16 * 1024 * 1024
@@ -63,7 +58,10 @@ _MARKS: Final = {
     codecs.BOM_UTF16_BE: "utf-16-be",
     codecs.BOM_UTF8: "utf-8",
 }
-_WIDE: Final = ("utf-16", "utf-32")
+WIDE: Final = ("utf-16", "utf-32")
+"""Encodings that need a byte order mark."""
+
+MARK: Final = "\N{ZERO WIDTH NO-BREAK SPACE}"
 # Text has only one representation in these. Others have several, or lose characters.
 _EXACT: Final = frozenset({"ascii", "iso8859-1", *_MARKS.values()})
 _NOT_TEXT: Final = {
@@ -111,7 +109,7 @@ class TextRows:
 
     records: list[str]
     _columns: Mapping[str, list[str]]
-    _reader: CsvReader | JsonReader
+    _reader: TextReader
     ends_plainly: bool = False
 
     @property
@@ -131,7 +129,7 @@ class TextRows:
         return self._reader.parse(self.records)
 
 
-class _TextReader(ABC):
+class TextReader(ABC):
     """Reads the rows of a text file; *load* reads, everything else works in memory.
 
     Attributes:
@@ -209,7 +207,6 @@ class _TextReader(ABC):
         return bool(data or self._lines)
 
     def _read(self) -> bytes:
-        """Read bytes."""
         hint = (
             "Check that it is complete. A file whose name ends in .gz must be "
             "compressed by gzip."
@@ -247,10 +244,10 @@ class _TextReader(ABC):
             if data.startswith(magic):
                 raise InputError(f"{self.name} is {what}, not text.", hint=hint)
         mark = next(filter(data.startswith, _MARKS), b"")
-        self._begin_decoding(mark, is_empty=not data)
+        self._choose_encoding(mark, is_empty=not data)
         return data.removeprefix(mark)
 
-    def _begin_decoding(self, mark: bytes, *, is_empty: bool) -> None:
+    def _choose_encoding(self, mark: bytes, *, is_empty: bool) -> None:
         """Choose the encoding by the option and the byte order mark."""
         found = _MARKS.get(mark, self.encoding)
         family = found.removesuffix("-le").removesuffix("-be")
@@ -259,7 +256,7 @@ class _TextReader(ABC):
                 f"this is {family.upper()}",
                 f'Convert the file to UTF-8, or use `encoding="{family}"`.',
             )
-        if found in _WIDE and not is_empty:
+        if found in WIDE and not is_empty:
             raise self._error(
                 "there is no byte order mark",
                 f'Use `encoding="{found}-le"` or `encoding="{found}-be"`.',
@@ -270,7 +267,7 @@ class _TextReader(ABC):
 
     def _decode(self, data: bytes) -> str:
         """Decode bytes without keeping them in errors."""
-        assert self._decoder is not None  # noqa: S101 - by _begin_decoding
+        assert self._decoder is not None  # noqa: S101 - by _choose_encoding
         before, _ = self._decoder.getstate()
         bad = 0
         try:
@@ -308,8 +305,8 @@ class _TextReader(ABC):
 
     def _error(self, what: str, hint: str, before: int = 0) -> InputError:
         """Return the error for *what* in the line after *before* loaded ones."""
-        place = f"{self.name}, line {self._line + before + 1}"
-        return InputError(f"{place}: {what}.", hint=hint)
+        where = f"{self.name}, line {self._line + before + 1}"
+        return InputError(f"{where}: {what}.", hint=hint)
 
     def close(self) -> None:
         """Close the file.
@@ -324,7 +321,7 @@ class _TextReader(ABC):
         if stat.S_ISREG(mode) or not self._is_reading:
             self._stream.close()
 
-    def want(
+    def select(
         self,
         columns: Sequence[str],
         keys: Sequence[str] = (),
@@ -367,7 +364,6 @@ class _TextReader(ABC):
                 )
 
     def _drop(self, count: int) -> None:
-        """Drop *count* loaded lines."""
         del self._lines[:count]
         self._line += count
 
@@ -387,472 +383,25 @@ class _TextReader(ABC):
         self._on_bad_row(bad)
 
 
-# --- CSV ------------------------------------------------------------------------------
-
-_UNFINISHED: Final = "unexpected end of data"
-_QUOTE_HINT: Final = (
-    'Quote a field that has a delimiter, a quote or a line end: "a, ""b"" c".'
-)
-_ESCAPE_HINT: Final = (
-    'If a backslash escapes quotes, as Spark writes them, use `escape="\\\\"`.'
-)
-# Characters after a ' that spreadsheet_safe has added (from OWASP's list).
-FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
-_DEFUSED: Final = tuple(f"'{mark}" for mark in FORMULAS)
-# The number of steps parsed row by row after one that needed it.
-_CAREFUL_STEPS: Final = 16
-# The error texts of the csv module, and ours.
-_CSV_ERRORS: Final = {
-    _UNFINISHED: "a quote is opened here and never closed",
-    "expected after": "text follows a closing quote",
-    "new-line character": "there is a CR that does not end the line",
-    "field larger": f"a field is longer than {MAX_FIELD_CHARS} characters",
-}
+# --- Writing --------------------------------------------------------------------------
 
 
-def parse_csv(records: Iterable[str], options: FileFormatOptions) -> Any:
-    """Return a csv reader of lines, or of rows that span several lines."""
-    if options.escape is not None:
-        translate = _translator(options.escape)
-        records = map(translate, records)
-    return csv.reader(
-        records,
-        delimiter=options.delimiter or ",",
-        strict=True,
-        skipinitialspace=options.skip_initial_space,
-    )
+def iso_text(seconds: int) -> str:
+    """Format a time as ISO 8601 in UTC."""
+    instant = datetime.fromtimestamp(seconds, UTC)
+    return instant.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _translator(escape: str) -> Callable[[str], str]:
-    """Make a function that turns escaped quotes into doubled quotes.
-
-    Before a quote, two escapes mean one, as in Spark; elsewhere they are text. (With
-    ``escapechar``, the csv module would drop them everywhere, and join lines.)
-    """
-    marks = re.compile(f'({re.escape(escape)}+)"')
-
-    def double(found: re.Match[str]) -> str:
-        half, odd = divmod(len(found[1]), 2)
-        return escape * half + ('""' if odd else '"')
-
-    return lambda line: marks.sub(double, line)
+def iso_texts(column: Sequence[Any]) -> list[str | None]:
+    """Format the times of a column."""
+    return [None if one is None else iso_text(one) for one in column]
 
 
-class CsvReader(_TextReader):
-    """Reads CSV with a header; skips blank lines and comments."""
-
-    def __init__(
-        self, stream: BufferedIOBase, options: FileFormatOptions, **more: Any
-    ) -> None:
-        """Read the header."""
-        super().__init__(stream, options, **more)
-        csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
-        self._width = 0
-        # The number of loaded lines of a row whose end is not loaded, and the number of
-        # characters loaded when it was met.
-        self._unfinished = 0
-        self._unfinished_at = 0
-        self._careful = 0
-        if options.sep_line:
-            self._read_sep_line()
-        self._read_header()
-
-    def _read_sep_line(self) -> None:
-        """Read the line that names the delimiter."""
-        while not self._lines and self.load():
-            pass
-        line = "".join(self._lines[:1])
-        if len(line.rstrip("\r\n")) != len("sep=;") or not line.startswith("sep="):
-            raise InputError(
-                f"{self.name}: the first line is not sep= and a delimiter.",
-                hint="Leave out `sep_line`.",
-            )
-        self._drop(1)
-        delimiter = line[len("sep=")]
-        self.options: FileFormatOptions = attrs.evolve(
-            self.options, delimiter=delimiter
-        )
-        self.prefix: str = self.prefix + line
-
-    def _read_header(self) -> None:
-        """Read the first row that is not blank."""
-        self._on_bad_row, on_bad_row = None, self._on_bad_row
-        rows = self.take(1)
-        while rows is None or not rows.count:
-            if rows is None and not self.load():
-                raise InputError(
-                    f"{self.name} is empty.", hint="It needs a row of column names."
-                )
-            rows = self.take(1)
-        self._on_bad_row = on_bad_row
-        (first,) = rows.records
-        self.first: str = first
-        names = next(parse_csv([first], self.options))
-        if self.options.strip_header:
-            names = [name.strip() for name in names]
-        self.header: Sequence[str] = names
-        self._width = len(names)
-
-    def take(self, rows: int) -> TextRows | None:
-        """See :meth:`_TextReader.take`."""
-        before = self._line
-        some = self._next_lines(rows)
-        if not some:
-            return self._rows([], []) if self._line > before else None
-        if self._careful or not self._width:
-            self._careful = max(0, self._careful - 1)
-        elif (found := self._parse_lines(some)) is not None:
-            self._drop(len(some))
-            return self._rows(some, found)
-        else:
-            self._careful = _CAREFUL_STEPS
-        return self._take_each(some)
-
-    def _next_lines(self, rows: int) -> list[str]:
-        """Return the next lines, up to a possible comment; drop comments."""
-        some = self._lines[:rows]
-        comment = self.options.comment
-        if comment is None:
-            return some
-        marked = [at for at, one in enumerate(some) if one.startswith(comment)]
-        skipped = 0
-        while marked and marked[0] == skipped:
-            skipped += 1
-            del marked[0]
-        self._drop(skipped)
-        return some[skipped : marked[0]] if marked else some[skipped:]
-
-    def _parse_lines(self, some: list[str]) -> list[list[str]] | None:
-        """Parse lines that are one row each; return None if one is not.
-
-        Lines without quotes are split in half the time of csv, and only as far as the
-        wanted columns.
-        """
-        text = "".join(some)
-        # A blank line is not a row, but has as many fields as a row of one column.
-        is_plain = not ('"' in text or "\r" in text or len(text) > MAX_FIELD_CHARS)
-        if not is_plain or self._width == 1 or self.options.skip_initial_space:
-            try:
-                found = list(parse_csv(some, self.options))
-            except csv.Error:
-                return None
-        else:
-            delimiter = self.options.delimiter or ","
-            last = 1 + max(self._wanted.values(), default=-1)
-            if last < self._width // 2:  # most fields are not needed
-                counts = set(map(str.count, some, repeat(delimiter)))
-                if counts != {self._width - 1}:
-                    return None
-                return [one.split(delimiter, last) if last else [] for one in some]
-            lines = text.removesuffix("\n").split("\n")
-            found = [one.split(delimiter) for one in lines]
-        # As many rows as lines, so no line is blank and no row spans several lines.
-        if len(found) != len(some) or {self._width} != set(map(len, found)):
-            return None
-        return found
-
-    def _rows(
-        self,
-        records: list[str],
-        found: list[list[str]],
-    ) -> TextRows:
-        """Make rows with the wanted values."""
-        text = "".join(records)
-        plain = "\r" not in text and text[-1:] == "\n"
-        columns = {}
-        for name, at in self._wanted.items():
-            values = self._without_null(list(map(itemgetter(at), found)))
-            if name in self._identifiers and "'" in text:
-                values = [
-                    one[1:] if one.startswith(_DEFUSED) else one for one in values
-                ]
-            columns[name] = values
-        return TextRows(records, columns, self, ends_plainly=plain)
-
-    def _take_each(self, some: list[str]) -> TextRows | None:
-        """Parse row by row to find the end of each.
-
-        A row whose end is not loaded is parsed again from its start, once twice as much
-        is loaded.
-        """
-        single = False
-        while len(self._lines) >= 2 * self._unfinished or self._at_end:
-            records, found, used = self._parse_each(some, single=single)
-            self._drop(used)
-            if used:
-                self._unfinished = 0
-                return self._rows(records, found)
-            if len(some) < len(self._lines):
-                # A row is longer than the window.
-                some = self._lines[: 4 * len(some) + 1]
-                single = True
-                continue
-            if self._at_end:
-                self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, "".join(some))
-                self._drop(len(some))
-                return None
-            self._unfinished_at = (
-                self._unfinished_at if self._unfinished else self._chars
-            )
-            self._unfinished = len(some)
-        chars = self._chars - self._unfinished_at
-        if len(self._lines) > MAX_ROW_LINES or chars > MAX_LINE_CHARS:
-            raise self._error("the row is too long", _QUOTE_HINT)
-        return None
-
-    def _parse_each(
-        self, some: list[str], *, single: bool
-    ) -> tuple[list[str], list[list[str]], int]:
-        """Parse lines; leave out an unfinished row.
-
-        Returns:
-            The unchanged rows, the fields of each, and the number of lines used.
-        """
-        records: list[str] = []
-        found: list[list[str]] = []
-        reader = parse_csv(some, self.options)
-        used = 0
-        while True:
-            try:
-                for row in reader:
-                    after = reader.line_num
-                    if row and len(row) == (self._width or len(row)):
-                        records.append("".join(some[used:after]))
-                        found.append(row)
-                    elif row:
-                        self._reject_width(row, "".join(some[used:after]), used)
-                    used = after
-                    if found and (single or not self._width):
-                        break
-            except csv.Error as error:
-                cause = str(error)
-            else:
-                return records, found, used
-            if _UNFINISHED in cause:
-                return records, found, used
-            after = reader.line_num
-            self._reject_csv(cause, "".join(some[used:after]), used)
-            used = after
-
-    def _reject_width(self, row: list[str], record: str, before: int) -> None:
-        """Report a row with too many or too few fields."""
-        cause = f"{len(row)} fields, but the header has {self._width}"
-        hint = _QUOTE_HINT
-        if len(row) == 1 and row[0].isspace():
-            cause, hint = "the line has only white space", "Remove the line."
-        self._reject(cause, hint, record, before)
-
-    def _reject_csv(self, error: str, record: str, before: int) -> None:
-        """Report a row that the csv module cannot read."""
-        ours = (ours for words, ours in _CSV_ERRORS.items() if words in error)
-        hint = _QUOTE_HINT
-        if '\\"' in record and self.options.escape is None:
-            hint = _ESCAPE_HINT
-        elif f'{self.options.delimiter} "' in record:
-            hint = "If spaces follow the delimiters, use `skip_initial_space=True`."
-        self._reject(next(ours, "this is not CSV"), hint, record, before)
-
-    def parse(self, records: list[str]) -> list[list[str | None]]:
-        """List the values of all columns; see :meth:`TextRows.texts`."""
-        missing = {"", self.options.null}
-        columns = zip(*parse_csv(records, self.options), strict=True)
-        return [
-            [None if one in missing else one for one in column] for column in columns
-        ] or [[] for _ in self.header]
-
-
-# --- JSON lines -----------------------------------------------------------------------
-
-# The number of objects that determine the keys, since the first may lack optional keys.
-_HEADER_ROWS: Final = 1_000
-
-_Object: TypeAlias = dict[str, Any]
-
-_decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_str: Final = msgspec.json.Decoder(str | None).decode
-# RecursionError: nested too deeply. UnicodeError: half of a surrogate pair.
-_DEFECTS: Final = (msgspec.MsgspecError, RecursionError, UnicodeError)
-_JSON_HINT: Final = "Each line must have one JSON object."
-
-
-class _JsonNumber(str):
-    """A number or NaN as written."""
-
-    __slots__ = ()
-
-
-def _decode_odd(line: str) -> _Object | None:
-    """Decode an object with NaN or a lone surrogate; None if it is not an object.
-
-    Other programs write these. They are passed on unchanged.
-    """
-    number = _JsonNumber
-    try:
-        found = json.loads(
-            line, parse_float=number, parse_int=number, parse_constant=number
-        )
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-class JsonReader(_TextReader):
-    """Reads JSON lines: one object per line, possibly with different keys.
-
-    Skips blank lines. A file without lines has no rows. The header is the keys of the
-    first thousand objects.
-    """
-
-    def __init__(
-        self, stream: BufferedIOBase, options: FileFormatOptions, **more: Any
-    ) -> None:
-        """Look at the first objects."""
-        super().__init__(stream, options, **more)
-        self._added: Collection[str] = ()
-        self._taken: frozenset[str] = frozenset()
-        self._checked: list[str] = []
-        self.header: Sequence[str] = self._read_header()
-
-    def _read_header(self) -> list[str]:
-        """List the keys of the first objects."""
-        on_bad_row = self._on_bad_row
-        if on_bad_row is not None:  # such a row is reported when taken
-            self._on_bad_row = lambda _: None
-        found: list[_Object] = []
-        while not found and self.load():
-            while (line := "".join(self._lines[:1])).isspace():
-                self._drop(1)
-            _, found = self._parse(self._lines[:_HEADER_ROWS])
-            if line and not found and len(self._lines) >= _HEADER_ROWS:
-                raise InputError(
-                    f"{self.name}: none of the first lines is a JSON object.",
-                    hint=_JSON_HINT,
-                )
-        self._on_bad_row = on_bad_row
-        self._has_rows = bool(found)
-        return list(dict.fromkeys(key for row in found for key in row))
-
-    def want(
-        self,
-        columns: Sequence[str],
-        keys: Sequence[str] = (),
-        added: Collection[str] = (),
-    ) -> None:
-        """See :meth:`_TextReader.want`; no object may have an *added* key."""
-        self._added = added
-        self._taken = frozenset(map(str.casefold, added))
-        if columns and self._has_rows and not self.header:
-            raise InputError(
-                f"{self.name}: the first objects have no keys.",
-                hint="Write the identifiers of each row as a key of its object.",
-            )
-        # A file without rows has no header.
-        read = (columns, keys) if self.header else ((), ())
-        super().want(*read, added)
-
-    def take(self, rows: int) -> TextRows | None:
-        """See :meth:`_TextReader.take`."""
-        some = self._lines[:rows]
-        if not some:
-            return None
-        records, found = self._parse(some)
-        columns = {name: self._values(name, found) for name in self._wanted}
-        bad = {at for _, wrong in columns.values() for at in wrong}
-        for at in sorted(bad):
-            before = some.index(records[at])
-            cause = "an identifier is not a string"
-            self._reject(cause, "Write each as a JSON string.", records[at], before)
-        kept = {name: values for name, (values, _) in columns.items()}
-        if bad:
-            good = [at for at in range(len(records)) if at not in bad]
-            records = [records[at] for at in good]
-            kept = {name: [one[at] for at in good] for name, one in kept.items()}
-        self._drop(len(some))
-        return TextRows(records, kept, self)
-
-    def _values(self, name: str, found: list[_Object]) -> tuple[list[str], list[int]]:
-        """List the values of a column, and those that cannot be identifiers."""
-        key = self.header[self._wanted[name]]
-        values = self._without_null([_text(one.get(key)) for one in found])
-        if name not in self._identifiers or not any(
-            one.startswith(("[", "{")) for one in values
-        ):
-            return values, []
-        wrong = [at for at, one in enumerate(found) if _is_nested(one.get(key))]
-        return values, wrong
-
-    def _parse(self, some: list[str]) -> tuple[list[str], list[_Object]]:
-        """Return the non-blank lines, and the fields of their objects."""
-        records: list[str] = []
-        found: list[_Object] = []
-        for at, line in enumerate(some):
-            row = None
-            try:
-                row = _decode_object(line)
-            except _DEFECTS:
-                if line.isspace():
-                    continue
-                row = _decode_odd(line)
-            if row is None:
-                hint = _JSON_HINT
-                if line.lstrip()[:1] == "[":
-                    hint += " To convert an array: jq -c '.[]'."
-                self._reject("this is not a JSON object", hint, line, at)
-                continue
-            keys = list(row)
-            if keys != self._checked:
-                self._check_keys(keys)
-            records.append(line)
-            found.append(row)
-        return records, found
-
-    def _check_keys(self, keys: list[str]) -> None:
-        """Reject keys that will be added; most rows repeat the keys of the last."""
-        if not self._taken.isdisjoint(map(str.casefold, keys)):
-            refuse_taken(keys, self._added, name=self.name)
-        self._checked = keys
-
-    def parse(self, records: list[str]) -> list[list[str | None]]:
-        """List the values of all columns; see :meth:`TextRows.texts`."""
-        _, found = self._parse(records)
-        known = set(self.header)
-        if any(row.keys() - known for row in found):
-            raise InputError(
-                f"{self.name}: a row has a key that is missing in the first "
-                f"{_HEADER_ROWS:,} rows.",
-                hint="Write JSON lines, or make sure that one of the first lines has "
-                "all keys.",
-            )
-        return [
-            [value or None for value in self._without_null(values)]
-            for values in (
-                [_text(row.get(key)) for row in found] for key in self.header
-            )
-        ]
-
-
-def _text(value: Any) -> str:
-    """Return a string; numbers as written; null or missing values as empty."""
-    if value is None:
-        return ""
-    if isinstance(value, msgspec.Raw):
-        try:
-            return _decode_str(value) or ""
-        except msgspec.ValidationError:
-            return bytes(value).decode()
-    if isinstance(value, str):
-        return value
-    return json.dumps(value)
-
-
-def _is_nested(value: Any) -> bool:
-    """Return whether a value is an array or an object."""
-    if isinstance(value, msgspec.Raw):
-        return bytes(value)[:1] in (b"[", b"{")
-    return isinstance(value, list | dict)
-
-
-# --- Opening --------------------------------------------------------------------------
+def split_line_end(record: str, default: str) -> tuple[str, str]:
+    """Split off the line end of a row; CRs before it belong to it, as in csv."""
+    body = record.rstrip("\r\n")
+    line_end = record[len(body) :]
+    return body, line_end if line_end.endswith("\n") else default
 
 
 def open_stdio(stream: TextIO, mode: str) -> BufferedIOBase:
@@ -868,34 +417,168 @@ def open_stdio(stream: TextIO, mode: str) -> BufferedIOBase:
     return cast("BufferedIOBase", open(descriptor, mode, closefd=False))
 
 
-def _open_source(path: Path | None) -> BufferedReader:
-    """Open a file, or stdin, for reading bytes."""
-    if path is None:
-        return cast("BufferedReader", open_stdio(sys.stdin, "rb"))
-    return attempt_read(path, lambda: path.open("rb"))
+class TextOutput(ABC):
+    """Text in a growing part that is truncated to what was saved, or on stdout.
 
+    Attributes:
+        added: The columns to append, and what each contains.
+        keeps_text: Whether rows keep their text, because no format is converted.
+        save_rows: The number of rows to save at once. It is about the size of a batch,
+            so that no more rows are lost with the process.
+    """
 
-def open_reader(
-    path: Path | None,
-    options: FileFormatOptions,
-    *,
-    name: str | None = None,
-    on_bad_row: OnBadRow = None,
-) -> Reader:
-    """Open a file and read its header; blocks."""
-    options = options.for_file(path)
-    stream = _open_source(path)
-    name = name or ("stdin" if path is None else printable(str(path)))
-    try:
-        if options.format in (Format.PARQUET, Format.ARROW):
-            from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow
+    keeps_text: bool = False
+    save_rows: int = 5_000
 
-            return arrow.ArrowReader(stream, name=name, options=options)
-        kind = CsvReader if options.format is Format.CSV else JsonReader
-        return kind(
-            stream, options, name=name, gzipped=is_gzipped(path), on_bad_row=on_bad_row
+    def __init__(
+        self,
+        reader: Reader | None,
+        options: FileFormatOptions,
+        part: Path | None,
+        *,
+        added: Mapping[str, Content],
+        saved: Any = None,
+        resumable: bool = True,  # noqa: ARG002 - text can always be resumed
+        disk: Disk = DISK,
+    ) -> None:
+        """Open the part, or stdout; append to the *saved* bytes."""
+        self.added: Mapping[str, Content] = added
+        self._reader = reader
+        self._iso = bool(options.iso)
+        self._encoding = options.encoding
+        if isinstance(reader, TextReader):
+            self._encoding = reader.encoding
+        self._part = part
+        self._disk = disk
+        self._size = int(saved or 0)
+        self._stream: Any = None
+        self._descriptor: int | None = None
+        if part is None:
+            self._stream = open_stdio(sys.stdout, "wb")
+        elif saved is None or part.exists():  # otherwise it already has its name
+            self._descriptor = reopen_private(part, self._size)
+        if saved is None:
+            try:
+                self._write_header()
+            except BaseException:
+                self.close()
+                raise
+
+    def _write_header(self) -> None:
+        """Write what comes before the first row."""
+        header = self.header()
+        mark = ""
+        if self._encoding in WIDE:
+            # The byte order mark shows which one.
+            self._encoding, mark = f"{self._encoding}-le", MARK
+        if header or mark:
+            self.write(self._encode(mark + header))
+
+    def _encode(self, text: str) -> bytes:
+        """Encode text without keeping it in errors."""
+        try:
+            return text.encode(self._encoding)
+        except UnicodeError:
+            pass
+        raise InputError(
+            f"A value cannot be written in {self._encoding}.",
+            hint='Convert the input to UTF-8, or use `encoding="utf-8"`.',
         )
-    except BaseException:
-        if path is not None:
-            stream.close()
-        raise
+
+    def format(
+        self,
+        rows: Rows | None,
+        columns: Columns,
+        repeat: Sequence[int] | None = None,
+    ) -> bytes:
+        """Make the text of some rows. CPU work."""
+        added = [self.cells(columns[name], kind) for name, kind in self.added.items()]
+        if self.keeps_text and isinstance(rows, TextRows):
+            records = rows.records
+            if repeat is not None:
+                records = [records[at] for at in repeat]
+            return self._encode(self.join(records, added, plain=rows.ends_plainly))
+        cells = [] if rows is None else self.input_cells(rows)
+        if repeat is not None:
+            cells = [[column[at] for at in repeat] for column in cells]
+        return self._encode(self.lines([*cells, *added]))
+
+    def _wide_mark(self) -> str:
+        """Return the byte order mark for a converted input, if text needs one."""
+        reader = self._reader
+        if isinstance(reader, TextReader) and reader.encoding != "utf-8":
+            return MARK if reader.prefix.startswith(MARK) else ""
+        return ""
+
+    @abstractmethod
+    def header(self) -> str:
+        """Return what comes before the first row."""
+
+    @abstractmethod
+    def input_cells(self, rows: Rows) -> list[list[str]]:
+        """Format the fields of the input, by column."""
+
+    @abstractmethod
+    def cells(
+        self, column: Sequence[Any], content: Content = Content.TEXT
+    ) -> list[str]:
+        """Format the fields of a column."""
+
+    @abstractmethod
+    def lines(self, cells: list[list[str]]) -> str:
+        """Format rows of our own, given by column."""
+
+    @abstractmethod
+    def join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:
+        """Append fields to rows; *plain* rows are known to end only in LF."""
+
+    def write(self, formatted: bytes) -> None:
+        """Write the result of :meth:`format`. Blocks."""
+        if self._stream is not None:
+            self._stream.write(formatted)
+            self._stream.flush()
+        elif self._descriptor is None:
+            raise JobError(
+                "The output already exists, but rows are missing.",
+                hint="Discard the job and start over (`restart=True`).",
+            )
+        else:
+            write_all(self._descriptor, formatted, "The output", disk=self._disk)
+        self._size += len(formatted)
+
+    def sync(self) -> int:
+        """Sync everything; return the number of bytes, to resume from. Blocks."""
+        if self._descriptor is not None:
+            sync_file(self._descriptor, "The output", disk=self._disk)
+        return self._size
+
+    def finish(self, target: Path | None) -> None:
+        """Rename the complete output to its final name. Blocks."""
+        self.close()
+        part = self._part
+        if part is None or target is None:
+            return
+        if is_gzipped(target) and part.exists():
+            write_atomically(
+                target, lambda path: _compress(part, path), disk=self._disk
+            )
+            part.unlink()
+        else:
+            move_file(part, target, disk=self._disk)
+
+    def close(self) -> None:
+        """Close open files, and leave their content unchanged."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _compress(part: Path, path: Path) -> None:
+    """Write a compressed copy; deterministic."""
+    with (
+        part.open("rb") as source,
+        os.fdopen(open_private(path), "wb") as file,
+        # The level is gzip's own default. Python's differs between versions.
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed,
+    ):
+        shutil.copyfileobj(source, packed)

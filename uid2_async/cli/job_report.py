@@ -26,9 +26,9 @@ from rich.table import Table
 from rich.text import Text
 
 from uid2_async._private import printable
+from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.options import FileProgress, JobSummary
 from uid2_async.bulk.paths import FileFormatOptions, FilePair
-from uid2_async.bulk.text import open_reader
 from uid2_async.cli.job import counts_of
 from uid2_async.cli.output import ReportStream
 
@@ -170,7 +170,7 @@ def _read_head(
     try:
         header = {name.upper(): name for name in reader.header}
         found = {one: header[one.upper()] for one in names if one.upper() in header}
-        reader.want(list(found.values()))
+        reader.select(list(found.values()))
         rows = reader.take(_HEAD_ROWS)
         while (rows is None or not rows.count) and (rows is not None or reader.load()):
             rows = reader.take(_HEAD_ROWS)

@@ -20,6 +20,7 @@ import msgspec
 import typer
 
 from uid2_async.bulk.columns import find_column
+from uid2_async.bulk.files import Output, Reader, open_output, open_reader
 from uid2_async.bulk.paths import (
     STDIO,
     Content,
@@ -30,8 +31,6 @@ from uid2_async.bulk.paths import (
     identify,
     temp_sibling,
 )
-from uid2_async.bulk.text import Reader, open_reader
-from uid2_async.bulk.writers import Output, open_output
 from uid2_async.cli.connection import Connection
 from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.keys import KeysFileOption, KeysKind, KeysOption, kind_of, load_keys
@@ -198,7 +197,7 @@ class RowJob:
         reading, writing = pair.formats(self.options)
         with closing(open_reader(source, reading)) as reader:
             self._find_columns(reader)
-            reader.want(list(self.wanted.values()), added=self.added)
+            reader.select(list(self.wanted.values()), added=self.added)
             check_targets(
                 [FilePair(file, target)], force=self.files.force, unfinished=False
             )

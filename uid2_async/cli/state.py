@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from uid2_async.bulk.exports import check_export, export_history, export_state
-from uid2_async.bulk.paths import Location, write_beside
+from uid2_async.bulk.paths import Location, write_atomically
 from uid2_async.bulk.private_files import open_private
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import StateStatistics
@@ -131,7 +131,7 @@ def _write_report(figures: StateStatistics, target: Location) -> None:
             file.write(write_page(figures))
 
     if isinstance(target, Path):
-        write_beside(target, write)
+        write_atomically(target, write)
         return
     with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
         write(whole := Path(folder) / "report.html")

@@ -353,7 +353,7 @@ class _FrameReader(ArrowReader):
         self._at = self._rows = 0
         self._wanted: dict[str, int] = {}
 
-    def want(
+    def select(
         self, columns: Sequence[str], keys: Sequence[str] = (), added: Any = ()
     ) -> None:
         refuse_taken(self.header, added, name=_NAME)

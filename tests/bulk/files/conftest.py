@@ -11,9 +11,8 @@ import attrs
 import msgspec
 import pytest
 
+from uid2_async.bulk.files import open_output, open_reader
 from uid2_async.bulk.paths import Content, FileFormatOptions, FilePair
-from uid2_async.bulk.text import open_reader
-from uid2_async.bulk.writers import open_output
 
 ADDED = {"UID": Content.TEXT, "REFRESH_FROM": Content.INSTANT, "ERROR": Content.TEXT}
 
@@ -61,7 +60,7 @@ def read_all(reader: Any, rows: int = 1_000) -> list[Any]:
 
 def fields(reader: Any) -> list[list[str]]:
     """Read the fields of all rows, without any meaning of identifiers."""
-    reader.want([], reader.header)
+    reader.select([], reader.header)
     return [
         [some.values(name)[row] for name in reader.header]
         for some in read_all(reader)
@@ -121,7 +120,7 @@ class Run:
         """Open the output."""
         remembered, self.rows = msgspec.json.decode(saved)
         self.saved, self.reader, self.resumable = saved, reader, resumable
-        reader.want([], added=added)
+        reader.select([], added=added)
         reader.skip(self.rows)
         self.output: Any = open_output(
             reader, how, part, added=added, saved=remembered, resumable=resumable

@@ -15,10 +15,9 @@ import pytest
 
 from tests.bulk.files.conftest import ADDED, cells, read_all, rewrite
 from uid2_async.bulk.arrow import ArrowOutput
+from uid2_async.bulk.files import open_output, open_reader
 from uid2_async.bulk.paths import Content, FileFormatOptions, Format
 from uid2_async.bulk.private_files import Disk
-from uid2_async.bulk.text import open_reader
-from uid2_async.bulk.writers import open_output
 from uid2_async.errors import InputError, JobError
 
 pa = pytest.importorskip("pyarrow")
@@ -132,7 +131,7 @@ def test_reading_on_behind_any_chunk(source: Path) -> None:
     """A second reader resumes where the first one was."""
     how = FileFormatOptions(format=Format(source.suffix[1:]))
     reader = open_reader(source, how)
-    reader.want(["t"])
+    reader.select(["t"])
     chunks = read_all(reader, 4)
     assert reader.bytes_read == source.stat().st_size
     everything = [value for chunk in chunks for value in chunk.values("t")]
@@ -140,7 +139,7 @@ def test_reading_on_behind_any_chunk(source: Path) -> None:
 
     for done in range(0, 31, 3):
         again = open_reader(source, how)
-        again.want(["t"])
+        again.select(["t"])
         again.skip(done)
         rest = [value for chunk in read_all(again, 4) for value in chunk.values("t")]
         assert rest == everything[done:]
@@ -164,7 +163,7 @@ def test_no_rows(tmp_path: Path, file_format: str) -> None:
 def test_text(source: Path, column: str) -> None:
     """Text is text in each of its types; nulls are empty; any letter case will do."""
     reader = open_reader(source, FileFormatOptions())
-    reader.want([column.upper()], ["n", "nested"])
+    reader.select([column.upper()], ["n", "nested"])
     chunks = read_all(reader)
     reader.close()
 
@@ -181,7 +180,7 @@ def test_no_text(source: Path, column: str) -> None:
     with pytest.raises(
         InputError, match=f"column '{column}' is not text, but"
     ) as caught:
-        reader.want([column])
+        reader.select([column])
 
     reader.close()
     advice = "Cast it to a string" if column == "bytes" else "Export it as a string"
@@ -201,7 +200,7 @@ def test_columns_of_the_same_name(tmp_path: Path) -> None:
         assert file.read_all().column_names[:2] == ["a", "a"]
     reader = open_reader(path, FileFormatOptions())
     with pytest.raises(InputError, match="there are 2 columns 'a'"):
-        reader.want(["a"])
+        reader.select(["a"])
     reader.close()
 
 
@@ -276,7 +275,7 @@ def test_a_column_that_is_there_already(tmp_path: Path) -> None:
 
     reader = open_reader(tmp_path / "in.parquet", FileFormatOptions())
     with pytest.raises(InputError, match="already has a column 'uid'"):
-        reader.want([], added=ADDED)
+        reader.select([], added=ADDED)
     reader.close()
 
 
@@ -294,7 +293,7 @@ def test_without_pyarrow(
     assert caught.value.hint == "pip install 'uid2-async[arrow]'"
 
 
-def begin(source: Path, **options: Any) -> ArrowOutput:
+def open_part(source: Path, **options: Any) -> ArrowOutput:
     """Open an output with some rows."""
     how = FileFormatOptions(format=Format(source.suffix[1:]))
     part = source.with_name("part")
@@ -311,14 +310,14 @@ def begin(source: Path, **options: Any) -> ArrowOutput:
 def test_killed_before_the_rename_was_noted(source: Path) -> None:
     """The output is written again from its parts, and is the same."""
     target = source.with_name(f"out{source.suffix}")
-    output = begin(source)
+    output = open_part(source)
     output.sync()
     shutil.copytree(source.parent, source.parent / "killed")
     output.finish(target)
     assert target.stat().st_mode & 0o777 == 0o600
     assert [one.name for one in source.parent.glob("part*")] == []
 
-    again = begin(source.parent / "killed" / source.name, saved=1)
+    again = open_part(source.parent / "killed" / source.name, saved=1)
     again.close()
     again.finish(target)
     whole = target.read_bytes()
@@ -359,10 +358,10 @@ def fail(number: int) -> Callable[..., Any]:
 def test_a_disk_that_fails_at_the_end(source: Path, call: str, parts: int) -> None:
     """Nothing has the final name then, and no other file is left."""
     target = source.with_name(f"out{source.suffix}")
-    saved = begin(source).sync()
+    saved = open_part(source).sync()
     if parts == 2:
-        saved = begin(source, saved=saved).sync()
-    output = begin(source, saved=saved, disk=Disk(**{call: fail(5)}))
+        saved = open_part(source, saved=saved).sync()
+    output = open_part(source, saved=saved, disk=Disk(**{call: fail(5)}))
     output.close()
 
     with pytest.raises(JobError, match="a defect"):
@@ -374,7 +373,7 @@ def test_a_disk_that_fails_at_the_end(source: Path, call: str, parts: int) -> No
 
 def test_a_full_disk(source: Path) -> None:
     """A part that could not be written is made again."""
-    output = begin(source, disk=Disk(fsync=fail(28)))
+    output = open_part(source, disk=Disk(fsync=fail(28)))
     with pytest.raises(JobError, match="a defect"):
         output.sync()
 

@@ -53,7 +53,7 @@ def test_identifiers(make_reader: Callable[..., Any]) -> None:
     """What is empty is none; the order is that of preference."""
     reader = make_reader(b"E,p\n,+1\n,\n ,x\n")
     columns = find(reader.header, several={"phone": "p", "email": "E"})
-    reader.want(columns.wanted)
+    reader.select(columns.wanted)
     (rows,) = read_all(reader)
 
     phones, emails = columns.identities(rows)
@@ -66,7 +66,7 @@ def test_kinds_that_each_row_tells(make_reader: Callable[..., Any]) -> None:
     """They may be in any letter case, with white space around them."""
     reader = make_reader(b"i,t\na, Email \n,phone\nc,shoe size\n")
     columns = IdentifierColumns([("t", "i")], kind_column="t")
-    reader.want(columns.wanted)
+    reader.select(columns.wanted)
     (rows,) = read_all(reader)
 
     (found,) = columns.identities(rows)

@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 
 from uid2_async.bulk.columns import find_identifiers
+from uid2_async.bulk.files import open_output, open_reader
 from uid2_async.bulk.paths import Content, FileFormatOptions, FilePair
-from uid2_async.bulk.text import open_reader
-from uid2_async.bulk.writers import open_output
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 CASES = json.loads((CORPUS / "cases.json").read_text())
@@ -87,7 +86,7 @@ def test_outputs(name: str, tmp_path: Path) -> None:
         one: Content.INSTANT if one.upper() == "REFRESH_FROM" else Content.TEXT
         for one in names
     }
-    reader.want([], added=added)
+    reader.select([], added=added)
     output = open_output(
         reader, attrs_iso(written, case), tmp_path / "part", added=added
     )
@@ -151,7 +150,7 @@ def test_inputs_are_kept(name: str) -> None:
     )
     column = option(case, "--column") or option(case, "--email") or reader.header[0]
     found = find_identifiers(reader.header, column=column, kind="email", several={})
-    reader.want(found.wanted)
+    reader.select(found.wanted)
     count = 0
     while True:
         some = reader.take(10)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests.bulk.files.conftest import fields, read_all
+from uid2_async.bulk.csv_files import CsvReader
 from uid2_async.bulk.paths import FileFormatOptions
-from uid2_async.bulk.text import CsvReader
 from uid2_async.errors import InputError
 
 Make = Callable[..., Any]
@@ -193,7 +193,7 @@ def test_pieces_do_not_matter(
     stream = Slow(text.getvalue().encode())
     stream.size = size
     reader = CsvReader(stream, FileFormatOptions(), name="x")
-    reader.want([], ["a", "b"])
+    reader.select([], ["a", "b"])
 
     chunks = read_all(reader, step)
 
@@ -217,7 +217,7 @@ def test_going_on_behind_any_chunk(
     data = "\r\n".join(["a,b", *lines]).encode(encoding)
     packed = gzip.compress(data) if suffix.endswith("gz") else data
     reader = make_reader(packed, suffix, encoding=encoding)
-    reader.want([], ["b"])
+    reader.select([], ["b"])
     chunks = read_all(reader, 7)
     everything = [record for chunk in chunks for record in chunk.records]
 
@@ -225,7 +225,7 @@ def test_going_on_behind_any_chunk(
     for chunk in chunks:
         done += chunk.count
         again = make_reader(packed, suffix, encoding=encoding)
-        again.want([], ["b"])
+        again.select([], ["b"])
         again.skip(done)
         rest = [record for one in read_all(again, 7) for record in one.records]
         assert rest == everything[done:]

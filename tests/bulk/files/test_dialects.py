@@ -24,10 +24,10 @@ from tests.bulk.files.conftest import (
     rewrite_bytes,
 )
 from uid2_async.bulk.columns import IdentifierColumns, InputWarnings, find_identifiers
-from uid2_async.bulk.job_files import read_check
+from uid2_async.bulk.files import TableWriter, open_reader
+from uid2_async.bulk.job import read_check
 from uid2_async.bulk.paths import Content, FileFormatOptions
-from uid2_async.bulk.text import BadRow, open_reader
-from uid2_async.bulk.writers import TableWriter
+from uid2_async.bulk.text import BadRow
 from uid2_async.errors import ConfigError, InputError
 from uid2_async.protocol.hash_spelling import HashSpelling
 
@@ -105,7 +105,7 @@ def test_what_the_message_advises(make_reader: Make, data: bytes, hint: str) -> 
 
     def read() -> None:
         reader = make_reader(data)
-        reader.want(["email"])
+        reader.select(["email"])
         read_all(reader)
 
     with pytest.raises(InputError) as caught:
@@ -204,7 +204,7 @@ def test_odd_json_in_other_fields(
 ) -> None:
     """NaN and half of an emoji are passed on as they are."""
     reader = make_reader(line + b"\n", "jsonl")
-    reader.want(["email"])
+    reader.select(["email"])
     (rows,) = read_all(reader)
     assert rows.values("email") == ["x"]
 
@@ -219,18 +219,18 @@ def test_identifiers_that_are_not_strings(make_reader: Make, value: bytes) -> No
     data = b'{"email":"[x"}\n{"email":%b}\n{"email":"y"}\n' % value
     bad: list[BadRow] = []
     reader = make_reader(data, "jsonl", on_bad_row=bad.append)
-    reader.want(["email"])
+    reader.select(["email"])
     rows = [one for some in read_all(reader) for one in some.values("email")]
     assert rows == ["[x", "y"]
     assert [(one.line, one.cause) for one in bad] == [
         (2, "an identifier is not a string")
     ]
     reader = make_reader(data, "jsonl")
-    reader.want(["email"])
+    reader.select(["email"])
     with pytest.raises(InputError, match="line 2: an identifier is not a string"):
         read_all(reader)
     reader = make_reader(data, "jsonl")
-    reader.want([], ["email"])
+    reader.select([], ["email"])
     (rows,) = read_all(reader)
     assert json.loads(rows.values("email")[1]) is not None
 
@@ -240,7 +240,7 @@ def test_json_lines_in_other_encodings(make_reader: Make, encoding: str) -> None
     """The option counts for them, too."""
     data = '{"email":"é"}\n'.encode(encoding)
     reader = make_reader(data, "jsonl", encoding=encoding)
-    reader.want(["email"])
+    reader.select(["email"])
 
     assert [one.values("email") for one in read_all(reader)] == [["é"]]
 
@@ -256,7 +256,7 @@ def test_names_that_are_repeated(make_reader: Make) -> None:
         reader.header, column=None, kind=None, several={"email": "Email#*"}
     )
     assert [kind for kind, _ in found.columns] == ["email", "email"]
-    reader.want(found.wanted)
+    reader.select(found.wanted)
     (rows,) = read_all(reader)
     assert [one.values for one in found.identities(rows)] == [["a"], ["c"]]
 
@@ -278,7 +278,7 @@ def test_the_hash_of_nothing(make_reader: Make, nothing: str) -> None:
     spelled.append(b64encode(digest.digest()).decode())
     reader = make_reader("\n".join(["h", *spelled, "x", ""]).encode())
     columns = IdentifierColumns([("email_hash", "h")])
-    reader.want(columns.wanted)
+    reader.select(columns.wanted)
     (rows,) = read_all(reader)
 
     (found,) = columns.identities(rows)
@@ -293,7 +293,7 @@ def test_what_is_odd_about_identifiers(make_reader: Make) -> None:
     data = f"e,h\nu@example.com,{odd}\nu@example.com\u200b,{odd}\nU <u@example.com>,\n"
     reader = make_reader(data.encode())
     columns = IdentifierColumns([("email", "e"), ("email_hash", "h")])
-    reader.want(columns.wanted)
+    reader.select(columns.wanted)
     (rows,) = read_all(reader)
     found = columns.identities(rows)
 
@@ -323,7 +323,7 @@ def test_safe_output_is_understood(tmp_path: Path, value: str) -> None:
     path.write_bytes(made)
 
     with closing(open_reader(path, FileFormatOptions())) as reader:
-        reader.want(["v"])
+        reader.select(["v"])
         (rows,) = read_all(reader)
         assert rows.values("v") == [value]
     again = rewrite_bytes(
@@ -348,7 +348,7 @@ def open_email(path: Path, on_bad_row: Any) -> tuple[Any, None]:
         columns = find_identifiers(
             reader.header, column="email", kind="email", several={}, name=reader.name
         )
-        reader.want(columns.wanted, added=ADDED)
+        reader.select(columns.wanted, added=ADDED)
     except BaseException:
         reader.close()
         raise
@@ -362,7 +362,7 @@ def openers(folder: Path, files: dict[str, bytes]) -> list[Any]:
     return [partial(open_email, folder / name) for name in sorted(files)]
 
 
-def test_the_look_through_names_every_fault(tmp_path: Path) -> None:
+def test_the_precheck_names_every_fault(tmp_path: Path) -> None:
     """A ragged line, an empty part, a stray file: each with its file and line."""
     opens = openers(
         tmp_path,
@@ -400,7 +400,7 @@ def test_the_look_through_names_every_fault(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_the_look_through_stops_at_its_limit(tmp_path: Path) -> None:
+def test_the_precheck_stops_at_its_limit(tmp_path: Path) -> None:
     """A file with the wrong delimiter has a fault in each line."""
     opens = openers(tmp_path, {"a.csv": b"id,email\n" + b"1\n" * 100})
 
@@ -571,7 +571,7 @@ def test_a_column_of_its_own(tmp_path: Path) -> None:
 def test_blank_lines_cost_little(make_reader: Make) -> None:
     """Each step passes over a bounded number of them."""
     reader = make_reader(b"a\n" + b"\n" * 300_000 + b"1\n")
-    reader.want(["a"])
+    reader.select(["a"])
     counts = [rows.count for rows in read_all(reader, 500)]
 
     assert sum(counts) == 1

@@ -12,8 +12,8 @@ from hypothesis import given, settings, strategies as st
 
 from tests.bulk.files.conftest import read_all
 from tests.bulk.files.test_csv_reader import Slow
+from uid2_async.bulk.json_lines import JsonReader
 from uid2_async.bulk.paths import FileFormatOptions
-from uid2_async.bulk.text import JsonReader
 from uid2_async.errors import InputError
 
 Make = Callable[..., Any]
@@ -34,7 +34,7 @@ Make = Callable[..., Any]
 def test_values(make_reader: Make, data: bytes, values: list[str]) -> None:
     """A string is read as such, a number as it stands there, what lacks as empty."""
     reader = make_reader(data, "jsonl")
-    reader.want(["a"])
+    reader.select(["a"])
 
     found = [value for chunk in read_all(reader, 1) for value in chunk.values("a")]
 
@@ -49,18 +49,18 @@ def test_no_rows(make_reader: Make, data: bytes, encoding: str) -> None:
     if data and encoding != "utf-8":
         return
     reader = make_reader(data, "jsonl", encoding=encoding)
-    reader.want(["a"], ["b"])
+    reader.select(["a"], ["b"])
 
     assert read_all(reader) == []
 
 
 def test_a_key_that_the_first_objects_lack(make_reader: Make) -> None:
     """An optional key need not be in the first line, but in one of a thousand."""
-    make_reader(b"{}\n" * 999 + b'{"a":"x"}\n', "jsonl").want(["a"])
+    make_reader(b"{}\n" * 999 + b'{"a":"x"}\n', "jsonl").select(["a"])
     late = make_reader(b'{"b":"x"}\n' * 1_000 + b'{"a":"x"}\n', "jsonl")
 
     with pytest.raises(InputError, match="no column 'a'") as caught:
-        late.want(["a"])
+        late.select(["a"])
 
     assert "as in the file" in caught.value.hint
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_read(make_reader: Make, data: bytes, words: str) -> None
 
     def read() -> None:
         reader = make_reader(data, "jsonl")
-        reader.want([], added=["UID"])
+        reader.select([], added=["UID"])
         read_all(reader)
 
     with pytest.raises(InputError) as caught:
@@ -100,7 +100,7 @@ def test_objects_without_keys(make_reader: Make, rows: bytes) -> None:
     """Rows without any column are not a file without rows."""
     reader = make_reader(rows, "jsonl")
     with pytest.raises(InputError, match="the first objects have no keys"):
-        reader.want(["mail"])
+        reader.select(["mail"])
 
 
 def test_a_line_that_never_ends(make_reader: Make) -> None:
@@ -123,7 +123,7 @@ def test_pieces_do_not_matter(rows: list[dict[str, str]], size: int, step: int) 
     stream.size = size
     reader = JsonReader(stream, FileFormatOptions(), name="x")
     names = [name for name in "abc" if name in reader.header]
-    reader.want(names)
+    reader.select(names)
 
     chunks = read_all(reader, step)
 
@@ -166,7 +166,7 @@ def test_a_pipe_is_read_as_it_comes() -> None:
 
     pipe = Pipe(b'{"a":"x"}\n{"a":"y"}\n')
     reader = JsonReader(pipe, FileFormatOptions(), name="stdin")
-    reader.want(["a"])
+    reader.select(["a"])
 
     chunk = reader.take(1_000)
 

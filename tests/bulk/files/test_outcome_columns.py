@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uid2_async.bulk.columns import (
-    OutcomeColumns,
-    RowStatus,
-    choose,
-)
+from uid2_async.bulk.columns import OutcomeColumns, RowStatus, choose
 from uid2_async.bulk.outcomes import ABSENT, UNKNOWN_KIND, MapFailure, OptOutRule
 from uid2_async.bulk.paths import Content
 from uid2_async.models import MapRow

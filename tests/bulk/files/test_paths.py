@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.paths import (
     FileFormatOptions,
     FilePair,
@@ -26,7 +27,6 @@ from uid2_async.bulk.paths import (
     state_paths,
 )
 from uid2_async.bulk.stores import expand_locations
-from uid2_async.bulk.text import open_reader
 from uid2_async.errors import ConfigError, InputError, JobError
 
 CSV, JSONL, PARQUET, ARROW = Format
@@ -246,7 +246,7 @@ def test_every_encoding_of_python_is_read_or_refused(tmp_path: Path) -> None:
         try:
             options = FileFormatOptions(encoding=name)
             with closing(open_reader(path, options)) as reader:
-                reader.want(["a"])
+                reader.select(["a"])
                 while reader.take(9) is not None or reader.load():
                     pass
         except (InputError, ConfigError):

@@ -18,10 +18,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests.bulk.files.conftest import ADDED, cells, rewrite, rewrite_bytes
+from uid2_async.bulk.csv_files import CsvOutput, CsvReader
+from uid2_async.bulk.files import open_output, open_reader
+from uid2_async.bulk.json_lines import JsonOutput, JsonReader
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.private_files import Disk
-from uid2_async.bulk.text import CsvReader, JsonReader, open_reader
-from uid2_async.bulk.writers import CsvFormat, JsonFormat, TextOutput, open_output
 from uid2_async.errors import InputError, JobError
 
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
@@ -108,9 +109,8 @@ def format_rows(
     reader = reader_of(data, file_format, **options)
     reader.load()
     rows = reader.take(1_000)
-    kind = CsvFormat if file_format == "csv" else JsonFormat
-    text = kind(FileFormatOptions(**options), reader, added)
-    output = TextOutput(None, text, encoding="utf-8", saved=0)
+    kind = CsvOutput if file_format == "csv" else JsonOutput
+    output = kind(reader, FileFormatOptions(**options), None, added=added, saved=0)
     return output.format(rows, columns, repeat).decode()
 
 
@@ -298,7 +298,9 @@ def test_names_tell_about_compression(tmp_path: Path) -> None:
     assert gzip.decompress((tmp_path / "out.csv.gz").read_bytes()).startswith(b"T,UID")
 
 
-def begin(folder: Path, target: str = "out.csv", **options: Any) -> tuple[Any, Path]:
+def open_part(
+    folder: Path, target: str = "out.csv", **options: Any
+) -> tuple[Any, Path]:
     """Open an output with a row in it."""
     source = folder / "in.csv"
     source.write_bytes(b"T\n1\n")
@@ -314,7 +316,7 @@ def begin(folder: Path, target: str = "out.csv", **options: Any) -> tuple[Any, P
 
 def test_the_output_is_private_and_appears_when_it_is_whole(tmp_path: Path) -> None:
     """Until it is finished there is a part; nobody but the owner can read either."""
-    output, target = begin(tmp_path)
+    output, target = open_part(tmp_path)
     assert not target.exists()
     assert stat.S_IMODE((tmp_path / "part").stat().st_mode) == 0o600
 
@@ -334,7 +336,7 @@ def test_another_file_system(tmp_path: Path) -> None:
     shared = Path("/dev/shm")  # noqa: S108 - a file system in memory
     if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("There is no second file system.")
-    output, target = begin(tmp_path)
+    output, target = open_part(tmp_path)
     far = shared / f"uid2-test-{os.getpid()}.csv"
     output.sync()
     try:
@@ -349,7 +351,7 @@ def test_another_file_system(tmp_path: Path) -> None:
 
 def test_a_long_name(tmp_path: Path) -> None:
     """The temporary name of the longest name there can be is not too long."""
-    output, _ = begin(tmp_path)
+    output, _ = open_part(tmp_path)
     target = tmp_path / ("語" * 84 + ".gz")
     output.sync()
     output.finish(target)
@@ -359,13 +361,14 @@ def test_a_long_name(tmp_path: Path) -> None:
 
 def reopen(folder: Path, saved: int, **options: Any) -> Any:
     """Open the output again."""
-    text = CsvFormat(FileFormatOptions(), reader_of(b"T\n"), ADDED)
-    return TextOutput(folder / "part", text, encoding="utf-8", saved=saved, **options)
+    reader, part = reader_of(b"T\n"), folder / "part"
+    how = {"added": ADDED, "saved": saved, **options}
+    return CsvOutput(reader, FileFormatOptions(), part, **how)
 
 
 def test_killed_behind_the_rename(tmp_path: Path) -> None:
     """The output is there: nothing is left to do, and no row can be added."""
-    output, target = begin(tmp_path)
+    output, target = open_part(tmp_path)
     remembered = output.sync()
     output.finish(target)
     whole = target.read_bytes()
@@ -383,7 +386,7 @@ def test_killed_behind_the_rename(tmp_path: Path) -> None:
 
 def test_a_part_that_lost_something(tmp_path: Path) -> None:
     """It is not gone on with."""
-    output, _ = begin(tmp_path)
+    output, _ = open_part(tmp_path)
     remembered = output.sync()
     output.close()
     (tmp_path / "part").write_bytes(b"T")
@@ -403,7 +406,7 @@ def fail(number: int) -> Callable[..., Any]:
 
 def test_a_full_disk(tmp_path: Path) -> None:
     """What was saved stays, and another run goes on from it."""
-    output, target = begin(tmp_path)
+    output, target = open_part(tmp_path)
     remembered = output.sync()
     output.close()
     full = reopen(tmp_path, remembered, disk=Disk(write=fail(28)))
@@ -424,7 +427,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_disk_that_fails_at_the_end(tmp_path: Path, suffix: str, call: str) -> None:
     """Nothing has the final name then; the part is kept for another run."""
-    output, target = begin(tmp_path, f"out.{suffix}", disk=Disk(**{call: fail(5)}))
+    output, target = open_part(tmp_path, f"out.{suffix}", disk=Disk(**{call: fail(5)}))
 
     with pytest.raises(JobError, match="Input/output error"):
         output.finish(target)
@@ -445,7 +448,7 @@ def test_a_disk_that_is_full_while_compressing(
     tmp_path: Path, small_files: None
 ) -> None:
     """The unfinished copy is taken away, and the part is kept."""
-    output, target = begin(tmp_path, "out.csv.gz")
+    output, target = open_part(tmp_path, "out.csv.gz")
     output.write(os.urandom(900))  # which does not get smaller
     output.sync()
     resource.setrlimit(

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from uid2_async.bulk.state import MappingState
-from uid2_async.bulk.state_values import Change, IdentityKey, Run, StateSelection
+from uid2_async.bulk.state_values import Change, IdentityKey, Run
 from uid2_async.models import IdentityScope, IdentityType, MapRow
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 EMAIL = IdentityType.EMAIL
-STAGED = StateSelection.staged()
 OPERATOR = "https://operator.example"
 
 
@@ -64,17 +63,17 @@ class Days:
         self.now = START
         self.state = kind(path, clock=lambda: self.now)
 
-    async def begin(self, day: float, **options: Any) -> Run:
-        """Begin a run."""
+    async def start_run(self, day: float, **options: Any) -> Run:
+        """Start a run."""
         self.now = at(day)
         options = {"scope": IdentityScope.UID2, "operator": OPERATOR, **options}
-        return await self.state.begin(**options)
+        return await self.state.start_run(**options)
 
     async def run(
         self, day: float, answers: dict[int, Any], *, export: bool = True
     ) -> list[tuple[Any, ...]]:
         """Do a whole run and return the pending changes, exported now or not."""
-        run = await self.begin(day)
+        run = await self.start_run(day)
         await self.record(run, answers)
         changes = await self.pending(run)
         await self.state.finish(run, exported=export)
@@ -91,9 +90,9 @@ class Days:
         job: str | None = None,
     ) -> list[tuple[Any, ...]]:
         """Do a run over a whole audience and return its changes."""
-        run = await self.begin(day, job=job, segment=segment)
+        run = await self.start_run(day, job=job, segment=segment)
         keys = [identity(number) for number in numbers]
-        await self.state.stage(run, EMAIL, keys)
+        await self.state.stage(EMAIL, keys)
         for number in await self.to_ask(run):
             await self.record(run, {number: mapped(number)})
         self.removed = await self.state.remove_absent(run, segment, max_removed)
@@ -110,24 +109,26 @@ class Days:
 
     async def look_up(self, *numbers: int, kind: IdentityType = EMAIL) -> list[Any]:
         """Look identities up."""
-        return await self.state.look_up(kind, [identity(n) for n in numbers])
+        keys = [identity(number) for number in numbers]
+        rows = await self.state.look_up(kind, keys)
+        return [rows[key] for key in keys]
 
     async def to_ask(
-        self, run: Run, selection: StateSelection = STAGED, **options: int
+        self, run: Run, source: str = "staged", **options: Any
     ) -> list[int]:
         """List who must be asked about, by number."""
-        pages = self.state.to_ask(run, selection, **options)
+        pages = self.state.to_ask(run, source, **options)
         return [NUMBERS[key] async for _, page in pages for key in page]
 
     async def unknown(self, day: float, *numbers: int) -> set[int]:
         """Return for whom a job that begins on *day* must ask the operator."""
-        run = await self.begin(day)
-        await self.state.stage(run, EMAIL, [identity(number) for number in numbers])
+        run = await self.start_run(day)
+        await self.state.stage(EMAIL, [identity(number) for number in numbers])
         return set(await self.to_ask(run))
 
     async def pending(self, run: Run) -> list[tuple[Any, ...]]:
         """List pending changes as plain tuples, by number."""
-        return self.plain([p async for p in self.state.pending_changes(run)])
+        return self.plain([p async for p in self.state.pending_changes()])
 
     async def history(self, since: int) -> list[tuple[Any, ...]]:
         """List net changes since a run, by number."""

@@ -32,14 +32,14 @@ async def use(days: Any) -> list[Any]:
     """Do all there is to do, and return the rows and changes."""
     state = days.state
     async with state:
-        run = await days.begin(9)
+        run = await days.start_run(9)
         rows = [
             (key, row.raw_uid) async for page in state.export() for key, row in page
         ]
         found: list[Any] = [rows, await days.pending(run), await days.history(2)]
         await days.look_up(*range(300))
         await state.statistics()
-        await state.stage(run, EMAIL, [days.identity(n) for n in range(310)])
+        await state.stage(EMAIL, [days.identity(n) for n in range(310)])
         asked = await days.to_ask(run)
         await days.record(run, {n: days.mapped(("q", n)) for n in asked[:20]})
         await state.remove_absent(run, "all", 1)
@@ -112,7 +112,7 @@ async def test_a_flipped_bit_in_a_uid_is_noticed(path: Path, of: Any, who: str) 
         changed[place + 5 * bit] ^= 1 << bit
         path.write_bytes(changed)  # noqa: ASYNC240 - nothing else runs
         async with days.state:
-            run = await days.begin(2)
+            run = await days.start_run(2)
             with pytest.raises(JobError, match=r"damaged"):
                 await days.look_up(1)
             assert await days.look_up(2) != [None]

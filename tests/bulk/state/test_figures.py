@@ -37,12 +37,12 @@ async def test_an_empty_state(days: Any) -> None:
 
 async def test_statuses(days: Any) -> None:
     """By type and status, as `uid2 state show` has them, but for what is gone."""
-    run = await days.begin(0)
+    run = await days.start_run(0)
     people = {number: days.mapped(number) for number in range(300)}
     await days.record(run, {**people, 300: OPTED_OUT, 301: INVALID})
     await days.record(run, {0: days.mapped("x"), 1: OPTED_OUT}, PHONE)
     await days.state.finish(run, exported=True)
-    await days.begin(1)
+    await days.start_run(1)
     await days.state.purge(days.key(0), suppress=False)
 
     found = await figures(days, 1)
@@ -121,7 +121,7 @@ async def test_versions(days: Any, data: bytes, version: int | None) -> None:
 
 async def test_what_a_job_left_behind_counts(days: Any) -> None:
     """What was recorded and not merged yet is in the figures."""
-    run = await days.begin(0)
+    run = await days.start_run(0)
     await days.record(run, {1: days.mapped(1)})
 
     found = await figures(days, 0)
@@ -131,7 +131,7 @@ async def test_what_a_job_left_behind_counts(days: Any) -> None:
 
 async def test_identities_of_any_first_byte_and_size(days: Any) -> None:
     """No part of the state is left out."""
-    run = await days.begin(0)
+    run = await days.start_run(0)
     identities = [bytes([n]) * size for n in (0, 1, 254, 255) for size in (31, 32, 33)]
     rows = [days.mapped(n) for n in range(len(identities))]
     await days.state.record(run, EMAIL, identities, rows)
@@ -153,7 +153,7 @@ async def test_no_figure_names_anybody(days: Any) -> None:
 
 async def test_everything_is_counted(days: Any) -> None:
     """By type and status, with what is due, pending and how old."""
-    run = await days.begin(0)
+    run = await days.start_run(0)
     await days.record(run, {0: days.mapped(1, due=1), 1: OPTED_OUT})
     await days.record(run, {2: INVALID, 3: days.mapped(2)}, PHONE)
     await days.state.finish(run, exported=True)

@@ -85,9 +85,9 @@ async def daily_job(days: Any, delta: Path) -> None:
     40 people were mapped on the first one. Now 2 are gone, 2 are new, and those that
     are asked about have other UIDs or opted out.
     """
-    run = await days.begin(9, job="daily", segment="all")
+    run = await days.start_run(9, job="daily", segment="all")
     numbers = range(2, 42)
-    await days.state.stage(run, EMAIL, [days.identity(n) for n in numbers])
+    await days.state.stage(EMAIL, [days.identity(n) for n in numbers])
     for number in await days.to_ask(run):
         answer: Any = (
             days.mapped(("new", number)) if number % 5 else MapRow(reason="optout")
@@ -100,12 +100,12 @@ async def daily_job(days: Any, delta: Path) -> None:
     if "in" not in await days.state.files_done(run):
         rows = await days.look_up(*numbers)
         delta.with_name("out").write_text(repr([repr(row) for row in rows]))
-        await days.state.mark_file_done(run, "in", "{}")
+        await days.state.set_file_done(run, "in", "{}")
     keys = [days.identity(number) for number in range(5)]
     for number, row in enumerate(await days.look_up(*range(5))):
         if row is not None and row.change is not None:
             lines.append((number, row.change, row.raw_uid, row.old_uid))
-    await days.state.mark_written(run, EMAIL, keys[2:])
+    await days.state.mark_written(EMAIL, keys[2:])
     lines += await days.pending(run)
     part = delta.with_name("part")
     part.write_text("\n".join(map(repr, sorted(lines, key=repr))))
@@ -230,7 +230,7 @@ async def test_a_failed_sync_is_final(prepared: Path, of: Any, connection: Any) 
 
     days = of(prepared / "people.db", FailingState)
     async with days.state:
-        run = await days.begin(1)
+        run = await days.start_run(1)
         connection.error = SyncError
         connection.fails_at = len(connection.executed) + 1
         with pytest.raises(JobError, match="The disk failed while"):

@@ -24,7 +24,7 @@ from uid2_async import MappingState
 from uid2_async.bulk.state_db import (
     SCHEMA_VERSION,
     _parse_mounts,
-    check_place,
+    check_location,
     read_mounts,
 )
 from uid2_async.errors import ConfigError, JobError
@@ -42,7 +42,7 @@ from uid2_async.models import IdentityType, MapRow
 async def main():
     clock = lambda: datetime(2026, 1, 1, tzinfo=UTC)
     async with MappingState(sys.argv[1], clock=clock) as state:
-        run = await state.begin(job="first")
+        run = await state.start_run(job="first")
         for batch in range(3):
             numbers = range(batch * 10, batch * 10 + 10)
             keys = [sha256(b"%d" % n).digest() for n in numbers]
@@ -62,9 +62,9 @@ async def test_the_files_are_private(path: Path, of: Any, umask: Any) -> None:
     path.touch(mode=0o644)  # noqa: ASYNC240 - nothing else runs
     days = of(path)
     async with days.state:
-        run = await days.begin(0)
+        run = await days.start_run(0)
         await days.record(run, {1: MapRow(reason="optout")})
-        await days.state.stage(run, IdentityType.EMAIL, [days.identity(1)])
+        await days.state.stage(IdentityType.EMAIL, [days.identity(1)])
         modes = {one.name: one.stat().st_mode for one in path.parent.iterdir()}
 
     assert {stat.S_IMODE(mode) for mode in modes.values()} == {0o600}
@@ -131,36 +131,36 @@ async def test_a_state_is_opened_again_after_its_last_closing(path: Path) -> Non
 
 async def test_a_state_belongs_to_one_operator_and_scope(days: Any) -> None:
     """UIDs of another are other UIDs."""
-    await days.begin(0)
+    await days.start_run(0)
 
     for options in ({"scope": IdentityScope.EUID}, {"operator": "https://other"}):
         with pytest.raises(JobError, match="belongs to another"):
-            await days.begin(0, **options)
+            await days.start_run(0, **options)
     assert len(await days.state.runs()) == 1
 
 
 async def test_a_job_resumes_its_run(days: Any) -> None:
     """Same number, same time, until it is finished; other jobs have their own."""
-    run = await days.begin(0, job="one", segment="a")
+    run = await days.start_run(0, job="one", segment="a")
 
-    assert await days.begin(3, job="one") == run
-    assert (await days.begin(3, job="two")).number == 2
-    assert (await days.begin(3, job="one")).number == 1
+    assert await days.start_run(3, job="one") == run
+    assert (await days.start_run(3, job="two")).number == 2
+    assert (await days.start_run(3, job="one")).number == 1
     await days.state.finish(run, exported=False)
-    assert (await days.begin(4, job="one")).number == 3
-    assert (await days.begin(4)).number == 4
-    assert (await days.begin(4)).number == 5
+    assert (await days.start_run(4, job="one")).number == 3
+    assert (await days.start_run(4)).number == 4
+    assert (await days.start_run(4)).number == 5
 
 
 async def test_files_that_are_done_stay_done(days: Any) -> None:
     """Until their run is finished; those of other runs are not mixed up."""
-    run = await days.begin(0, job="one")
-    other = await days.begin(0, job="two")
+    run = await days.start_run(0, job="one")
+    other = await days.start_run(0, job="two")
     for name, detail in (("b", "1"), ("a", "2"), ("b", "3")):
-        await days.state.mark_file_done(run, name, detail)
-    await days.state.mark_file_done(other, "c", "4")
+        await days.state.set_file_done(run, name, detail)
+    await days.state.set_file_done(other, "c", "4")
 
-    resumed = await days.begin(1, job="one")
+    resumed = await days.start_run(1, job="one")
     assert await days.state.files_done(resumed) == {"a": "2", "b": "3"}
     await days.state.finish(run, exported=False)
     assert await days.state.files_done(run) == {}
@@ -180,7 +180,7 @@ async def test_a_killed_process_loses_nothing(path: Path, of: Any) -> None:
 
     days = of(path)
     async with days.state:
-        run = await days.begin(2, job="first")
+        run = await days.start_run(2, job="first")
         assert (run.number, run.started) == (1, days.seconds(0))
         assert None not in await days.look_up(*range(30))
         assert [number for number, *_ in await days.pending(run)] == list(range(30))
@@ -196,7 +196,7 @@ async def test_a_power_cut_takes_nothing_that_was_recorded(
     days: Any, path: Path, of: Any, tmp_path: Path
 ) -> None:
     """Whatever is lost of the log: the state is that of a commit that was synced."""
-    run = await days.begin(0, job="one")
+    run = await days.start_run(0, job="one")
     sizes = []
     wal = path.with_name("people.db-wal")
     for number in range(12):
@@ -214,7 +214,7 @@ async def test_a_power_cut_takes_nothing_that_was_recorded(
         (folder / "people.db-wal").write_bytes(data[:size] + junk)
         after = of(folder / "people.db")
         async with after.state:
-            resumed = await after.begin(1, job="one")
+            resumed = await after.start_run(1, job="one")
             found = [number for number, *_ in await after.pending(resumed)]
         safe = sum(one <= size for one in sizes)
         assert found == list(range(len(found)))
@@ -300,7 +300,7 @@ async def test_who_stops_waiting_stops_nothing_half_way(path: Path, of: Any) -> 
             await days.state.__aenter__()
         except JobError as error:
             assert "locked" in error.message  # noqa: PT017 - until it is closed
-    run = await days.begin(0)
+    run = await days.start_run(0)
     recording = asyncio.create_task(days.record(run, {1: days.mapped("a")}))
     other = asyncio.create_task(days.record(run, {2: days.mapped("b")}))
     await asyncio.sleep(0)
@@ -315,7 +315,7 @@ async def test_who_stops_waiting_stops_nothing_half_way(path: Path, of: Any) -> 
 
 async def test_an_error_reaches_all_who_share_a_commit(days: Any) -> None:
     """Each gets an exception of its own; what was recorded before is kept."""
-    run = await days.begin(0)
+    run = await days.start_run(0)
     await days.record(run, {1: days.mapped("a")})
     await days.state._call(
         lambda db: db.connection.execute("PRAGMA max_page_count = 40").fetchall()
@@ -338,24 +338,24 @@ async def test_an_error_reaches_all_who_share_a_commit(days: Any) -> None:
 def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     """Missing, writable for others, or a link or a folder in the place of a file."""
     with pytest.raises(JobError, match="No such file"):
-        check_place(tmp_path / "no" / "people.db", [])
+        check_location(tmp_path / "no" / "people.db", [])
 
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o777)
     with pytest.raises(JobError, match="other users"):
-        check_place(shared / "people.db", [])
-    check_place(shared / "people.db", [], allow_shared=True)
+        check_location(shared / "people.db", [])
+    check_location(shared / "people.db", [], allow_shared=True)
     shared.chmod(0o1777)
-    check_place(shared / "people.db", [])
+    check_location(shared / "people.db", [])
     for suffix in ("", "-wal", "-shm", "-journal", "-staging"):
         link = shared / f"people.db{suffix}"
         link.symlink_to(shared / "other")
         with pytest.raises(JobError, match="a link or not a file"):
-            check_place(shared / "people.db", [])
+            check_location(shared / "people.db", [])
         link.unlink()
     with pytest.raises(JobError, match="a link or not a file"):
-        check_place(shared, [])
+        check_location(shared, [])
 
 
 async def test_a_shared_folder_can_be_accepted(path: Path) -> None:
@@ -379,7 +379,7 @@ def test_a_file_of_another_user_is_refused(path: Path, unprivileged: None) -> No
     os.seteuid(65534)
 
     with pytest.raises(JobError, match=r"another user|Permission denied"):
-        check_place(path, [])
+        check_location(path, [])
 
 
 def test_mounts_are_read() -> None:
@@ -397,26 +397,26 @@ def test_network_file_systems_are_refused(path: Path, kind: str) -> None:
     mounts = [("/", "ext4"), (str(path.parent.parent.resolve()), kind)]
 
     with pytest.raises(JobError, match=kind):
-        check_place(path, mounts)
+        check_location(path, mounts)
 
-    check_place(path, [*mounts, (str(path.parent.resolve()), "xfs")])
-    check_place(path, [])
+    check_location(path, [*mounts, (str(path.parent.resolve()), "xfs")])
+    check_location(path, [])
 
 
 async def test_a_program_that_writes_is_waited_for_and_then_named(
     days: Any, path: Path
 ) -> None:
     """Nobody else should write; the job must not hang because of it."""
-    await days.begin(0)
+    await days.start_run(0)
     await days.state._call(
         lambda db: db.connection.execute("PRAGMA busy_timeout = 1").fetchall()
     )
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(JobError, match="Another program holds a lock"):
-            await days.begin(1)
+            await days.start_run(1)
 
-    assert (await days.begin(1)).number == 2
+    assert (await days.start_run(1)).number == 2
 
 
 async def test_what_is_asked_during_closing_is_refused(path: Path) -> None:

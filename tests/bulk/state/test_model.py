@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import pytest
 
-from uid2_async.bulk.state_values import RETENTION_SECONDS, StateSelection
+from uid2_async.bulk.state_values import RETENTION_SECONDS
 from uid2_async.models import IdentityType, MapRow
 
 DAY = 86_400
@@ -65,7 +65,7 @@ class Model:
         self.added: dict[Key, int] = {}
         self.purged: set[Key] = set()
 
-    def begin(self) -> None:
+    def start_run(self) -> None:
         """Remember what was exported before a run."""
         self.runs.append((self.now, dict(self.said)))
 
@@ -89,8 +89,13 @@ class Model:
         self.rows[key] = new
 
     def remove(self, key: Key) -> None:
-        """Forget a row, and that an opt-out was exported."""
+        """Forget a row; once no delta has to report that, also its opt-outs."""
         self.rows.pop(key, None)
+        if not self.said.get(key):
+            self.forget_opt_outs(key)
+
+    def forget_opt_outs(self, key: Key) -> None:
+        """Forget that opt-outs were exported: who comes back is added."""
         for said in (self.said, *[said for _, said in self.runs]):
             if said.get(key) == "":
                 del said[key]
@@ -137,6 +142,7 @@ class Model:
                 self.added[key] = len(self.runs)
             if name == "REMOVED":
                 self.said.pop(key)
+                self.forget_opt_outs(key)
                 for _, said in self.runs if key in self.purged else ():
                     said.pop(key, None)
             else:
@@ -172,17 +178,17 @@ class Walk:
         self.copies = 0
 
     async def open(self) -> None:
-        """Open the state, and begin or resume the run."""
+        """Open the state, and start or resume the run."""
         self.days = self.of(self.path)
         await self.days.state.__aenter__()
-        await self.begin()
+        await self.start_run()
 
-    async def begin(self) -> None:
+    async def start_run(self) -> None:
         """Begin the run of this time."""
         day = (self.model.now - START) / DAY
-        self.run = await self.days.begin(day, job=str(self.model.now))
+        self.run = await self.days.start_run(day, job=str(self.model.now))
         if not self.model.runs or self.model.runs[-1][0] != self.model.now:
-            self.model.begin()
+            self.model.start_run()
 
     def some_keys(self) -> list[Key]:
         """Choose a few identities."""
@@ -212,14 +218,14 @@ class Walk:
             self.model.record((kind, key), answer)
 
     async def finish(self) -> None:
-        """End the run, maybe with a delta, and begin another."""
+        """End the run, maybe with a delta, and start another."""
         exported = self.random.random() < 0.6
         await self.days.state.finish(self.run, exported=exported)
         if exported:
             self.model.export()
         self.model.expire()
         self.model.now += self.random.randrange(1, 40) * DAY
-        await self.begin()
+        await self.start_run()
 
     async def crash(self) -> None:
         """Go on with what is on the disk at this moment."""
@@ -239,9 +245,9 @@ class Walk:
         await self.days.state.finish(self.run, exported=False)
         self.model.expire()
         self.model.now += 1
-        await self.begin()
+        await self.start_run()
         for kind, key in present:
-            await self.days.state.stage(self.run, kind, [key])
+            await self.days.state.stage(kind, [key])
         await self.days.state.remove_absent(self.run, segment, 1)
         self.model.full(segment, set(present))
 
@@ -254,15 +260,15 @@ class Walk:
         suppress = self.random.random() < 0.1
         await self.days.state.purge(self.days.key_of(*key), suppress=suppress)
         self.model.purge(key, suppress)
-        await self.begin()
+        await self.start_run()
 
     async def check(self) -> None:
         """Compare rows, changes, the history of each run, and what is known."""
         model, state = self.model, self.days.state
         for kind in IdentityType:
-            for key, row in zip(KEYS, await state.look_up(kind, KEYS), strict=True):
+            for key, row in (await state.look_up(kind, KEYS)).items():
                 self.compare((kind, key), row)
-        pages = [page async for page in state.pending_changes(self.run)]
+        pages = [page async for page in state.pending_changes()]
         assert listed(pages) == model.pending()
         for number, (started, said) in enumerate(model.runs, 1):
             if started > model.now - RETENTION_SECONDS:
@@ -301,8 +307,8 @@ class Walk:
         await self.crash()
         keys = [(kind, key) for kind in IdentityType for key in KEYS]
         for kind, key in keys:
-            await self.days.state.stage(self.run, kind, [key])
-        pages = self.days.state.to_ask(self.run, StateSelection.staged())
+            await self.days.state.stage(kind, [key])
+        pages = self.days.state.to_ask(self.run)
         asked = {(kind, key) async for kind, page in pages for key in page}
         assert asked == {key for key in keys if not self.model.is_known(key)}
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from uid2_async import MappingState, Phone, PhoneHash
-from uid2_async.bulk.state_values import StateSelection
 from uid2_async.errors import InputError, JobError
 from uid2_async.models import IdentityType, MapRow
 from uid2_async.protocol import base64
@@ -104,13 +103,13 @@ async def test_segments_do_not_remove_each_other_s_members(days: Any) -> None:
 
 async def test_types_and_sizes_are_told_apart(days: Any) -> None:
     """An email does not stand for a phone with the same hash."""
-    run = await days.begin(0)
+    run = await days.start_run(0)
     for kind, size in ((EMAIL, 31), (EMAIL, 33), (PHONE, 32)):
-        await days.state.stage(run, kind, [b"\xff" * size])
+        await days.state.stage(kind, [b"\xff" * size])
     assert await days.state.remove_absent(run, "all", 0) == 0
     await days.state.finish(run, exported=False)
-    run = await days.begin(1)
-    await days.state.stage(run, EMAIL, [b"\xff" * 32])
+    run = await days.start_run(1)
+    await days.state.stage(EMAIL, [b"\xff" * 32])
 
     with pytest.raises(JobError, match="3 of the 3"):
         await days.state.remove_absent(run, "all", 0.5)
@@ -119,10 +118,10 @@ async def test_types_and_sizes_are_told_apart(days: Any) -> None:
 async def test_a_repeated_removal_removes_nobody_else(days: Any) -> None:
     """A resumed run reports what the run removed, and its delta has it."""
     await days.full(0, range(40))
-    run = await days.begin(1, job="one", segment="all")
+    run = await days.start_run(1, job="one", segment="all")
     for day in (1, 2):
-        run = await days.begin(day, job="one", segment="all")
-        await days.state.stage(run, EMAIL, [days.identity(n) for n in range(38)])
+        run = await days.start_run(day, job="one", segment="all")
+        await days.state.stage(EMAIL, [days.identity(n) for n in range(38)])
         assert await days.state.remove_absent(run, "all", 0.05) == 2
 
     assert len(await days.pending(run)) == 2
@@ -201,8 +200,8 @@ async def test_a_purge_says_if_it_cannot_be_thorough(days: Any, path: Path) -> N
 
 async def test_a_purge_waits_for_no_job(days: Any) -> None:
     """The job has the person in its scratch file, so the purge is refused."""
-    run = await days.begin(0)
-    await days.state.stage(run, EMAIL, [days.identity(1)])
+    run = await days.start_run(0)
+    await days.state.stage(EMAIL, [days.identity(1)])
 
     with pytest.raises(JobError, match="A job is using the state"):
         await days.state.purge(days.key(1))
@@ -211,7 +210,28 @@ async def test_a_purge_waits_for_no_job(days: Any) -> None:
     assert await days.state.purge(days.key(1)) == 0
 
 
-STAGED = StateSelection.staged()
+@pytest.mark.parametrize("exported", [True, False])
+async def test_who_comes_back_after_a_removal_is_added(
+    days: Any, exported: bool
+) -> None:
+    """An earlier opt-out is forgotten once a delta has said REMOVED, and not before."""
+    everyone = range(20)
+    await days.full(0, everyone)
+    await days.run(1, {1: MapRow(reason="optout")})
+    run = await days.start_run(2)
+    await days.record(run, {1: days.mapped("b")})
+    assert await days.pending(run) == [(1, "RETURNED", days.uid("b"), None)]
+    await days.state.finish(run, exported=True)
+    gone = await days.full(3, range(2, 20), max_removed=1, export=exported)
+    assert [name for _, name, *_ in gone] == ["REMOVED", "REMOVED"]
+
+    await days.run(4, {1: days.mapped("c")})
+
+    expected = "ADDED" if exported else "RETURNED"
+    assert (1, expected, days.uid("c"), None) in await days.history(3)
+    kept = "ADDED" if exported else "ROTATED"
+    changes = {number: name for number, name, *_ in await days.history(5)}
+    assert changes.get(1) == kept
 
 
 async def test_the_scratch_file_ends_with_its_run(
@@ -219,17 +239,17 @@ async def test_the_scratch_file_ends_with_its_run(
 ) -> None:
     """It is private, and nothing of it stays; what it has is asked about in order."""
     await days.full(0, range(100))
-    run = await days.begin(9)
+    run = await days.start_run(9)
     # A hundred thousand stay in memory.
     keys = [days.identity(number) for number in range(10, 102_000)]
     for some in (keys[:101_000], keys[100_500:]):
-        await days.state.stage(run, EMAIL, some)
-    asked = days.state.to_ask(run, STAGED)
+        await days.state.stage(EMAIL, some)
+    asked = days.state.to_ask(run)
     assert [key async for _, page in asked for key in page] == sorted(keys)
     assert await days.state.remove_absent(run, "all", 0.1) == 10
     other = days.identity(200_000)
-    await days.state.stage(run, EMAIL, [other])
-    asked = days.state.to_ask(run, STAGED)
+    await days.state.stage(EMAIL, [other])
+    asked = days.state.to_ask(run)
     assert other in [key async for _, page in asked for key in page]
     scratch = path.with_name("people.db-staging")
     assert scratch.stat().st_mode & 0o777 == 0o600
@@ -254,7 +274,7 @@ async def test_people_are_named_by_text(days: Any) -> None:
     """Email, phone, hash of either, raw UID: by its form, or by the kind given."""
     email = identity_bytes("email", "user@example.com") or b""
     phone = identity_bytes("phone", "+12025550147") or b""
-    run = await days.begin(0)
+    run = await days.start_run(0)
     for kind, key in ((EMAIL, email), (PHONE, phone), (PHONE, days.identity(1))):
         await days.state.record(run, kind, [key], [days.mapped(key)])
     await days.record(run, {2: days.mapped(2), 3: days.mapped(3)})
@@ -284,7 +304,7 @@ async def test_who_is_suppressed_is_not_added_again(
         (row,) = await days.look_up(1)
         assert (row.reason, row.raw_uid, row.change) == ("optout", None, None)
         assert await days.unknown(1, 1, other) == {other}
-        run = await days.begin(1)
+        run = await days.start_run(1)
         await days.record(run, {1: days.mapped("a"), other: days.mapped("b")})
         assert await days.look_up(1) == [row]
         assert (await days.look_up(other))[0].raw_uid == days.uid("b")
@@ -309,9 +329,9 @@ async def test_a_vacuum_makes_the_file_smaller(days: Any, path: Path) -> None:
     """What is left is still there."""
     people = {number: days.mapped(number) for number in range(5000)}
     for day, count in enumerate((5000, 10)):
-        run = await days.begin(day, segment="all")
+        run = await days.start_run(day, segment="all")
         keys = [days.identity(number) for number in range(count)]
-        await days.state.stage(run, EMAIL, keys)
+        await days.state.stage(EMAIL, keys)
         await days.record(run, people if day == 0 else {})
         await days.state.remove_absent(run, "all", 1)
         await days.state.finish(run, exported=True)

@@ -10,7 +10,7 @@ import pytest
 
 from uid2_async import Email, EmailHash, Phone
 from uid2_async.bulk.outcomes import MapFailure
-from uid2_async.bulk.state_values import IdentityKey, StateRow, StateSelection
+from uid2_async.bulk.state_values import IdentityKey, StateRow
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityType, MapRow
 from uid2_async.protocol.normalize import identity_bytes
@@ -37,10 +37,10 @@ async def test_answers_are_aligned_with_the_question(days: Any) -> None:
 async def test_each_identity_is_asked_about_once(days: Any) -> None:
     """However often it is staged; the counts say how many were known."""
     await days.run(0, {1: days.mapped("a")})
-    run = await days.begin(1)
+    run = await days.start_run(1)
     for _ in range(3):
         keys = [days.identity(number) for number in (1, 2, 2, 3)]
-        await days.state.stage(run, EMAIL, keys)
+        await days.state.stage(EMAIL, keys)
 
     asked = await days.to_ask(run)
 
@@ -51,17 +51,14 @@ async def test_each_identity_is_asked_about_once(days: Any) -> None:
 
 async def test_pages_are_full_and_in_order(days: Any) -> None:
     """In the order of the identities, none longer than the limit."""
-    run = await days.begin(0)
+    run = await days.start_run(0)
     keys = [days.identity(number) for number in range(3_000)]
-    await days.state.stage(run, EMAIL, keys)
+    await days.state.stage(EMAIL, keys)
 
-    pages = [page async for _, page in days.state.to_ask(run, STAGED, limit=7)]
+    pages = [page async for _, page in days.state.to_ask(run, limit=7)]
 
     assert [key for page in pages for key in page] == sorted(keys)
     assert max(map(len, pages)) == 7
-
-
-STAGED = StateSelection.staged()
 
 
 async def test_what_is_due_must_be_asked(days: Any) -> None:
@@ -96,11 +93,11 @@ async def test_what_was_not_checked_for_too_long_must_be_asked(
 
 async def test_what_was_asked_in_this_run_is_not_asked_again(days: Any) -> None:
     """Not even if the operator says that it is due already, nor after a restart."""
-    run = await days.begin(0, job="one")
+    run = await days.start_run(0, job="one")
     await days.record(run, {1: days.mapped("a", due=-1)})
 
-    run = await days.begin(3, job="one")
-    await days.state.stage(run, EMAIL, [days.identity(1), days.identity(2)])
+    run = await days.start_run(3, job="one")
+    await days.state.stage(EMAIL, [days.identity(1), days.identity(2)])
 
     assert await days.to_ask(run) == [2]
 
@@ -109,7 +106,7 @@ async def test_a_failure_lasts_for_its_run(days: Any) -> None:
     """It comes before what was known; the next run asks again."""
     failure = MapFailure(error="ServerError", status=500)
     await days.run(0, {1: days.mapped("a")})
-    run = await days.begin(9)
+    run = await days.start_run(9)
     await days.record(run, {1: failure, 2: failure, 3: MapFailure(error="X")})
 
     assert await days.look_up(1, 2, 3, 4) == [
@@ -191,26 +188,29 @@ async def test_a_uid_beside_a_reason_does_not_count(days: Any) -> None:
 
 async def test_identities_of_other_sizes_are_kept_apart(days: Any) -> None:
     """Hashes of 31 and 33 bytes exist, and emails and phones with the same one."""
-    run = await days.begin(0)
+    run = await days.start_run(0)
     keys = [b"k" * 32, b"k" * 31, b"k" * 33, b"k" * 32]
     kinds = [EMAIL, EMAIL, PHONE, PHONE]
     for number, (kind, key) in enumerate(zip(kinds, keys, strict=True)):
-        await days.state.stage(run, kind, [key])
+        await days.state.stage(kind, [key])
         await days.state.record(run, kind, [key], [days.mapped(number)])
 
     emails = await days.state.look_up(EMAIL, keys)
     phones = await days.state.look_up(PHONE, keys)
 
     uids = [days.uid(number) for number in range(4)]
-    assert [row and row.raw_uid for row in emails] == [uids[0], uids[1], None, uids[0]]
-    assert [row and row.raw_uid for row in phones] == [uids[3], None, uids[2], uids[3]]
+    found = [
+        [rows[key] and rows[key].raw_uid for key in keys] for rows in (emails, phones)
+    ]
+    assert found[0] == [uids[0], uids[1], None, uids[0]]
+    assert found[1] == [uids[3], None, uids[2], uids[3]]
     assert await days.to_ask(run) == []
     assert days.state.staging_counts.known == 4
 
 
 async def test_twice_in_one_call_is_once_in_the_state(days: Any) -> None:
     """The last answer holds, without a trace of the others."""
-    run = await days.begin(0)
+    run = await days.start_run(0)
     answers = [days.mapped("a"), days.mapped("b")]
 
     await days.state.record(run, EMAIL, [days.identity(1)] * 2, answers)
@@ -257,7 +257,7 @@ async def test_any_answer_comes_back_as_it_came(days: Any) -> None:
 
 async def test_many_calls_share_their_commits(days: Any) -> None:
     """Calls that wait at the same time become durable together."""
-    run = await days.begin(0)
+    run = await days.start_run(0)
     begins: list[str] = []
     await days.state._call(
         lambda db: db.connection.set_trace_callback(
@@ -275,7 +275,7 @@ async def test_many_calls_share_their_commits(days: Any) -> None:
 
 async def test_arguments_of_different_lengths_are_refused(days: Any) -> None:
     """Nothing is recorded under another identity."""
-    run = await days.begin(0)
+    run = await days.start_run(0)
 
     with pytest.raises(InputError, match="one outcome for each identity"):
         await days.state.record(run, EMAIL, [days.identity(1)], [])
@@ -283,7 +283,7 @@ async def test_arguments_of_different_lengths_are_refused(days: Any) -> None:
 
 async def test_people_are_found_as_they_are_written(days: Any) -> None:
     """By text, by identity, and by key; a list for a list."""
-    run = await days.begin(0)
+    run = await days.start_run(0)
     email = identity_bytes("email", "user@example.com") or b""
     phone = identity_bytes("phone", "+12025550147") or b""
     await days.state.record(run, EMAIL, [email], [days.mapped("a")])
@@ -321,8 +321,8 @@ async def test_a_refresh_selects_what_is_due(days: Any) -> None:
         (30, {1, 3, 5, 6}),
         (200, {1, 2, 3, 4, 5, 6, 7}),
     ):
-        run = await days.begin(day)
-        found = await days.to_ask(run, StateSelection.due(), limit=2)
+        run = await days.start_run(day)
+        found = await days.to_ask(run, "due", limit=2)
         assert (set(found), len(found)) == (expected, len(expected))
     due = [key async for page in days.state.due() for key in page]
     assert len(due) == 7
@@ -331,24 +331,24 @@ async def test_a_refresh_selects_what_is_due(days: Any) -> None:
 async def test_what_was_recorded_is_due_no_more(days: Any) -> None:
     """A refresh can be interrupted and begun again."""
     await days.run(0, {number: days.mapped(number, due=1) for number in range(10)})
-    run = await days.begin(1, job="refresh")
+    run = await days.start_run(1, job="refresh")
     # Due again at once, by what the operator says: but not in this run.
     await days.record(run, {number: days.mapped(number, due=1) for number in range(4)})
 
-    run = await days.begin(2, job="refresh")
+    run = await days.start_run(2, job="refresh")
 
-    assert set(await days.to_ask(run, StateSelection.due())) == set(range(4, 10))
+    assert set(await days.to_ask(run, "due")) == set(range(4, 10))
 
 
 async def test_a_sweep_selects_what_was_not_checked(days: Any) -> None:
     """Mapped or opted out, due or not; invalid ones cannot opt out."""
     await days.run(0, {1: days.mapped(1), 2: OPTED_OUT, 3: INVALID})
     await days.run(3, {4: days.mapped(4)})
-    run = await days.begin(5)
+    run = await days.start_run(5)
 
     async def sweep(since: int) -> set[int]:
-        selection = StateSelection.sweep(timedelta(days=since))
-        return set(await days.to_ask(run, selection))
+        selection = {"unchecked_for": timedelta(days=since)}
+        return set(await days.to_ask(run, **selection))
 
     assert await sweep(5) == {1, 2}
     assert await sweep(0) == {1, 2, 4}
@@ -361,18 +361,18 @@ async def test_buckets_select_what_was_checked_before_they_rotated(days: Any) ->
     rows = {n: MapRow(raw_uid=days.uid(n), bucket_id=f"b{n % 3}") for n in range(9)}
     await days.run(0, rows)
     await days.run(2, {3: rows[3]})
-    run = await days.begin(3)
+    run = await days.start_run(3)
     rotated = {"b0": days.at(1), "b1": days.at(0), "x": days.at(2)}
 
     for _ in range(2):
-        selection = StateSelection.of_buckets(rotated)
-        assert set(await days.to_ask(run, selection)) == {0, 6}
-    assert await days.to_ask(run, StateSelection.of_buckets({})) == []
+        selection = {"rotated": rotated}
+        assert set(await days.to_ask(run, **selection)) == {0, 6}
+    assert await days.to_ask(run, rotated={}) == []
 
 
 async def test_everything_can_be_exported(days: Any) -> None:
     """In the order of the identities, in pages."""
-    run = await days.begin(1)
+    run = await days.start_run(1)
     await days.record(run, {number: days.mapped(number) for number in range(800)})
     await days.record(run, {10: OPTED_OUT})
 

@@ -1,0 +1,426 @@
+"""CSV: rows read with their text unchanged, and written so that none is split.
+
+Malformed input is an error with its line number, never skipped or repaired. Messages
+never show values: the lines of such files are personal data. Python before 3.13 does
+not quote a lone CR, and reads it as the end of a row.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BufferedIOBase
+from itertools import repeat
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from uid2_async.bulk.paths import Content, FileFormatOptions
+from uid2_async.bulk.text import (
+    MAX_FIELD_CHARS,
+    MAX_LINE_CHARS,
+    MAX_ROW_LINES,
+    TextOutput,
+    TextReader,
+    TextRows,
+    iso_texts,
+    split_line_end,
+)
+from uid2_async.errors import InputError
+
+if TYPE_CHECKING:
+    from uid2_async.bulk.files import Reader, Rows
+
+_UNFINISHED: Final = "unexpected end of data"
+_QUOTE_HINT: Final = (
+    'Quote a field that has a delimiter, a quote or a line end: "a, ""b"" c".'
+)
+_ESCAPE_HINT: Final = (
+    'If a backslash escapes quotes, as Spark writes them, use `escape="\\\\"`.'
+)
+# Characters after a ' that spreadsheet_safe has added (from OWASP's list).
+_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
+_DEFUSED: Final = tuple(f"'{mark}" for mark in _FORMULAS)
+# The number of steps parsed row by row after one that needed it.
+_CAREFUL_STEPS: Final = 16
+# The error texts of the csv module, and ours.
+_CSV_ERRORS: Final = {
+    _UNFINISHED: "a quote is opened here and never closed",
+    "expected after": "text follows a closing quote",
+    "new-line character": "there is a CR that does not end the line",
+    "field larger": f"a field is longer than {MAX_FIELD_CHARS} characters",
+}
+
+
+def parse_csv(records: Iterable[str], options: FileFormatOptions) -> Any:
+    """Return a csv reader of lines, or of rows that span several lines."""
+    if options.escape is not None:
+        translate = _translator(options.escape)
+        records = map(translate, records)
+    return csv.reader(
+        records,
+        delimiter=options.delimiter or ",",
+        strict=True,
+        skipinitialspace=options.skip_initial_space,
+    )
+
+
+def _translator(escape: str) -> Callable[[str], str]:
+    """Make a function that turns escaped quotes into doubled quotes.
+
+    Before a quote, two escapes mean one, as in Spark; elsewhere they are text. (With
+    ``escapechar``, the csv module would drop them everywhere, and join lines.)
+    """
+    marks = re.compile(f'({re.escape(escape)}+)"')
+
+    def double(found: re.Match[str]) -> str:
+        half, odd = divmod(len(found[1]), 2)
+        return escape * half + ('""' if odd else '"')
+
+    return lambda line: marks.sub(double, line)
+
+
+class CsvReader(TextReader):
+    """Reads CSV with a header; skips blank lines and comments."""
+
+    def __init__(
+        self, stream: BufferedIOBase, options: FileFormatOptions, **more: Any
+    ) -> None:
+        """Read the header."""
+        super().__init__(stream, options, **more)
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
+        self._width = 0
+        # The number of loaded lines of a row whose end is not loaded, and the number of
+        # characters loaded when it was met.
+        self._unfinished = 0
+        self._unfinished_at = 0
+        self._careful = 0
+        if options.sep_line:
+            self._read_sep_line()
+        self._read_header()
+
+    def _read_sep_line(self) -> None:
+        while not self._lines and self.load():
+            pass
+        line = "".join(self._lines[:1])
+        if len(line.rstrip("\r\n")) != len("sep=;") or not line.startswith("sep="):
+            raise InputError(
+                f"{self.name}: the first line is not sep= and a delimiter.",
+                hint="Leave out `sep_line`.",
+            )
+        self._drop(1)
+        delimiter = line[len("sep=")]
+        self.options: FileFormatOptions = attrs.evolve(
+            self.options, delimiter=delimiter
+        )
+        self.prefix: str = self.prefix + line
+
+    def _read_header(self) -> None:
+        """Read the first row that is not blank."""
+        self._on_bad_row, on_bad_row = None, self._on_bad_row
+        rows = self.take(1)
+        while rows is None or not rows.count:
+            if rows is None and not self.load():
+                raise InputError(
+                    f"{self.name} is empty.", hint="It needs a row of column names."
+                )
+            rows = self.take(1)
+        self._on_bad_row = on_bad_row
+        (first,) = rows.records
+        self.first: str = first
+        names = next(parse_csv([first], self.options))
+        if self.options.strip_header:
+            names = [name.strip() for name in names]
+        self.header: Sequence[str] = names
+        self._width = len(names)
+
+    def take(self, rows: int) -> TextRows | None:
+        """See :meth:`TextReader.take`."""
+        before = self._line
+        some = self._lines[:rows]
+        if self.options.comment is not None:
+            some = self._skip_comments(some, self.options.comment)
+        if not some:
+            return self._rows([], []) if self._line > before else None
+        if self._careful or not self._width:
+            self._careful = max(0, self._careful - 1)
+        elif (found := self._parse_lines(some)) is not None:
+            self._drop(len(some))
+            return self._rows(some, found)
+        else:
+            self._careful = _CAREFUL_STEPS
+        return self._take_each(some)
+
+    def _skip_comments(self, some: list[str], comment: str) -> list[str]:
+        """Drop comments at the start of lines, and return those up to the next one."""
+        marked = [at for at, one in enumerate(some) if one.startswith(comment)]
+        skipped = 0
+        while marked and marked[0] == skipped:
+            skipped += 1
+            del marked[0]
+        self._drop(skipped)
+        return some[skipped : marked[0]] if marked else some[skipped:]
+
+    def _parse_lines(self, some: list[str]) -> list[list[str]] | None:
+        """Parse lines that are one row each; return None if one is not.
+
+        Lines without quotes are split in half the time of csv, and only as far as the
+        wanted columns.
+        """
+        text = "".join(some)
+        # A blank line is not a row, but has as many fields as a row of one column.
+        is_plain = not ('"' in text or "\r" in text or len(text) > MAX_FIELD_CHARS)
+        if not is_plain or self._width == 1 or self.options.skip_initial_space:
+            try:
+                found = list(parse_csv(some, self.options))
+            except csv.Error:
+                return None
+        else:
+            delimiter = self.options.delimiter or ","
+            last = 1 + max(self._wanted.values(), default=-1)
+            if last < self._width // 2:  # most fields are not needed
+                counts = set(map(str.count, some, repeat(delimiter)))
+                if counts != {self._width - 1}:
+                    return None
+                return [one.split(delimiter, last) if last else [] for one in some]
+            lines = text.removesuffix("\n").split("\n")
+            found = [one.split(delimiter) for one in lines]
+        # As many rows as lines, so no line is blank and no row spans several lines.
+        if len(found) != len(some) or {self._width} != set(map(len, found)):
+            return None
+        return found
+
+    def _rows(
+        self,
+        records: list[str],
+        found: list[list[str]],
+    ) -> TextRows:
+        """Make rows with the wanted values."""
+        text = "".join(records)
+        plain = "\r" not in text and text[-1:] == "\n"
+        columns = {}
+        for name, at in self._wanted.items():
+            values = self._without_null(list(map(itemgetter(at), found)))
+            if name in self._identifiers and "'" in text:
+                values = [
+                    one[1:] if one.startswith(_DEFUSED) else one for one in values
+                ]
+            columns[name] = values
+        return TextRows(records, columns, self, ends_plainly=plain)
+
+    def _take_each(self, some: list[str]) -> TextRows | None:
+        """Parse row by row to find the end of each.
+
+        A row whose end is not loaded is parsed again from its start, once twice as much
+        is loaded.
+        """
+        single = False
+        while len(self._lines) >= 2 * self._unfinished or self._at_end:
+            records, found, used = self._parse_each(some, single=single)
+            self._drop(used)
+            if used:
+                self._unfinished = 0
+                return self._rows(records, found)
+            if len(some) < len(self._lines):
+                # A row is longer than the window.
+                some = self._lines[: 4 * len(some) + 1]
+                single = True
+                continue
+            if self._at_end:
+                self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, "".join(some))
+                self._drop(len(some))
+                return None
+            self._unfinished_at = (
+                self._unfinished_at if self._unfinished else self._chars
+            )
+            self._unfinished = len(some)
+        chars = self._chars - self._unfinished_at
+        if len(self._lines) > MAX_ROW_LINES or chars > MAX_LINE_CHARS:
+            raise self._error("the row is too long", _QUOTE_HINT)
+        return None
+
+    def _parse_each(
+        self, some: list[str], *, single: bool
+    ) -> tuple[list[str], list[list[str]], int]:
+        """Return whole rows, the fields of each, and the number of lines used."""
+        records: list[str] = []
+        found: list[list[str]] = []
+        reader = parse_csv(some, self.options)
+        used = 0
+        while True:
+            try:
+                for row in reader:
+                    after = reader.line_num
+                    if row and len(row) == (self._width or len(row)):
+                        records.append("".join(some[used:after]))
+                        found.append(row)
+                    elif row:
+                        self._reject_width(row, "".join(some[used:after]), used)
+                    used = after
+                    if found and (single or not self._width):
+                        break
+            except csv.Error as error:
+                cause = str(error)
+            else:
+                return records, found, used
+            if _UNFINISHED in cause:
+                return records, found, used
+            after = reader.line_num
+            self._reject_csv(cause, "".join(some[used:after]), used)
+            used = after
+
+    def _reject_width(self, row: list[str], record: str, before: int) -> None:
+        """Report a row with too many or too few fields."""
+        cause = f"{len(row)} fields, but the header has {self._width}"
+        hint = _QUOTE_HINT
+        if len(row) == 1 and row[0].isspace():
+            cause, hint = "the line has only white space", "Remove the line."
+        self._reject(cause, hint, record, before)
+
+    def _reject_csv(self, error: str, record: str, before: int) -> None:
+        """Report a row that the csv module cannot read."""
+        ours = (ours for words, ours in _CSV_ERRORS.items() if words in error)
+        hint = _QUOTE_HINT
+        if '\\"' in record and self.options.escape is None:
+            hint = _ESCAPE_HINT
+        elif f'{self.options.delimiter} "' in record:
+            hint = "If spaces follow the delimiters, use `skip_initial_space=True`."
+        self._reject(next(ours, "this is not CSV"), hint, record, before)
+
+    def parse(self, records: list[str]) -> list[list[str | None]]:
+        """List the values of all columns; see :meth:`TextRows.texts`."""
+        missing = {"", self.options.null}
+        columns = zip(*parse_csv(records, self.options), strict=True)
+        return [
+            [None if one in missing else one for one in column] for column in columns
+        ] or [[] for _ in self.header]
+
+
+# --- Writing --------------------------------------------------------------------------
+
+
+def _defused(field: str) -> str:
+    """Put a ' before text that a spreadsheet would run as a formula."""
+    return f"'{field}" if field.startswith(_FORMULAS) else field
+
+
+class CsvOutput(TextOutput):
+    """Writes CSV: rows and their appended columns.
+
+    This runs for every row of a file, so it works by column, and searches a whole
+    column for quotes at once.
+    """
+
+    def __init__(
+        self,
+        reader: Reader | None,
+        options: FileFormatOptions,
+        part: Path | None,
+        *,
+        added: Mapping[str, Content],
+        **how: Any,
+    ) -> None:
+        """Write CSV according to *options*."""
+        self._is_safe = options.spreadsheet_safe
+        self._options = options
+        self._delimiter = options.delimiter or ","
+        first = ""
+        if isinstance(reader, CsvReader):
+            self._options = reader.options
+            own = reader.options.delimiter or ","
+            self._delimiter = options.delimiter or own
+            self.keeps_text = self._delimiter == own
+            first = reader.first
+        # A last row without a line end gets that of the header.
+        self._end = "\r\n" if first.endswith("\r\n") else "\n"
+        self._width = len(added) + (0 if reader is None else len(reader.header))
+        marks = (self._delimiter, '"', "\n", "\r", self._options.comment)
+        self._marks = tuple(filter(None, marks))
+        if self._options.skip_initial_space:
+            self._marks += (" ",)
+        super().__init__(reader, options, part, added=added, **how)
+
+    def header(self) -> str:
+        """Return what comes before the first row."""
+        names = [self.cells([name]) for name in self.added]
+        reader = self._reader
+        if self.keeps_text and isinstance(reader, CsvReader):
+            return reader.prefix + self.join([reader.first], names, plain=False)
+        header = [] if reader is None else reader.header
+        cells = [self.cells([name]) for name in header]
+        return self._wide_mark() + self.lines([*cells, *names])
+
+    def input_cells(self, rows: Rows) -> list[list[str]]:
+        """Format the fields of the input."""
+        return [self.cells(one) for one in rows.texts()]
+
+    def lines(self, cells: list[list[str]]) -> str:
+        """Format rows of our own, given by column."""
+        if self._width == 1:  # an empty row would be a blank line
+            cells = [[cell or '""' for cell in column] for column in cells]
+        rows = map(self._delimiter.join, zip(*cells, strict=True))
+        return "".join([f"{row}\n" for row in rows])
+
+    def _defuse(self, records: list[str]) -> list[str]:
+        """Defuse formulas in the fields of rows; leave others unchanged."""
+        found = parse_csv(
+            [split_line_end(one, "")[0] for one in records], self._options
+        )
+        return [
+            record
+            if not any(map(str.startswith, fields, [_FORMULAS] * len(fields)))
+            else self._delimiter.join(self.cells(fields))
+            + split_line_end(record, self._end)[1]
+            for record, fields in zip(records, found, strict=True)
+        ]
+
+    def cells(
+        self, column: Sequence[Any], content: Content = Content.TEXT
+    ) -> list[str]:
+        """Format the fields of a column."""
+        if content is Content.INSTANT and self._iso:
+            column = iso_texts(column)
+        elif content is not Content.TEXT:
+            return ["" if one is None else str(one) for one in column]
+        if not any(column):  # the usual case of PREV_UID, UNMAPPED and ERROR
+            return [""] * len(column)
+        cells = [one or "" for one in column]
+        if self._is_safe:
+            cells = list(map(_defused, cells))
+        if self._needs_quotes("".join(cells)):
+            return [
+                self._quote(cell) if self._needs_quotes(cell) else cell
+                for cell in cells
+            ]
+        return cells
+
+    def _needs_quotes(self, text: str) -> bool:
+        """Return whether a field with this text would be misread without quotes."""
+        return any(mark in text for mark in self._marks)
+
+    def _quote(self, cell: str) -> str:
+        escape = self._options.escape
+        if escape is None:
+            return '"{}"'.format(cell.replace('"', '""'))
+        marks = f'({re.escape(escape)}*)("|\\Z)'
+
+        def write(found: re.Match[str]) -> str:
+            return found[1] * 2 + (f'{escape}"' if found[2] else "")
+
+        return f'"{re.sub(marks, write, cell)}"'
+
+    def join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:
+        """Append fields to rows; *plain* rows are known to end only in LF."""
+        if self._is_safe:
+            records = self._defuse(records)
+        if plain:
+            bodies = [record[:-1] for record in records]
+            rows = map(self._delimiter.join, zip(bodies, *cells, strict=True))
+            return "\n".join([*rows, ""])
+        split = [split_line_end(record, self._end) for record in records]
+        bodies = [body for body, _ in split]
+        rows = map(self._delimiter.join, zip(bodies, *cells, strict=True))
+        return "".join([row + end for row, (_, end) in zip(rows, split, strict=True)])

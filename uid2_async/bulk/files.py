@@ -1,0 +1,142 @@
+"""Opening files to read and to write, in any format, and tables of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from io import BufferedReader
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from uid2_async._private import printable
+from uid2_async.bulk.csv_files import CsvOutput, CsvReader
+from uid2_async.bulk.json_lines import JsonOutput, JsonReader
+from uid2_async.bulk.paths import (
+    Content,
+    FileFormatOptions,
+    Format,
+    Location,
+    Remote,
+    attempt_read,
+    is_gzipped,
+    known_suffix,
+    temp_sibling,
+)
+from uid2_async.bulk.private_files import DISK, Disk, attempt
+from uid2_async.bulk.text import OnBadRow, TextOutput, TextRows, open_stdio
+
+if TYPE_CHECKING:
+    from uid2_async.bulk.arrow import ArrowOutput, ArrowReader, ArrowRows
+
+Reader: TypeAlias = "CsvReader | JsonReader | ArrowReader"
+Rows: TypeAlias = "TextRows | ArrowRows"
+Output: TypeAlias = "TextOutput | ArrowOutput"
+Columns: TypeAlias = Mapping[str, Sequence[Any]]
+
+
+def open_reader(
+    path: Path | None,
+    options: FileFormatOptions,
+    *,
+    name: str | None = None,
+    on_bad_row: OnBadRow = None,
+) -> Reader:
+    """Open a file and read its header; blocks."""
+    options = options.for_file(path)
+    if path is None:
+        stream = cast("BufferedReader", open_stdio(sys.stdin, "rb"))
+        name = name or "stdin"
+    else:
+        stream = attempt_read(path, lambda: path.open("rb"))
+        name = name or printable(str(path))
+    try:
+        if options.format in (Format.PARQUET, Format.ARROW):
+            from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow
+
+            return arrow.ArrowReader(stream, name=name, options=options)
+        kind = CsvReader if options.format is Format.CSV else JsonReader
+        return kind(
+            stream, options, name=name, gzipped=is_gzipped(path), on_bad_row=on_bad_row
+        )
+    except BaseException:
+        if path is not None:
+            stream.close()
+        raise
+
+
+def open_output(
+    reader: Reader | None,
+    options: FileFormatOptions,
+    part: Path | None,
+    **how: Any,
+) -> Output:
+    """Open the output of a file, as :class:`TextOutput` says. Blocks.
+
+    Rows written in the format in which they were read keep their text or types. In
+    conversions, CSV cells are strings, and an empty cell is missing; JSON values that
+    are not strings become their text in the file; Parquet and Arrow values are as
+    :meth:`~uid2_async.bulk.arrow.ArrowRows.texts` says.
+    """
+    if options.format in (Format.PARQUET, Format.ARROW):
+        from uid2_async.bulk import arrow  # noqa: PLC0415 - it needs pyarrow
+
+        assert part is not None  # noqa: S101 - such files are not streamed
+        return arrow.ArrowOutput(reader, options, part, **how)
+    kind = JsonOutput if options.format is Format.JSONL else CsvOutput
+    return kind(reader, options, part, **how)
+
+
+class TableWriter:
+    """Writes a table of our own, such as a delta or export, in the format of its name.
+
+    The file appears when it is complete; otherwise, nothing is left of it.
+    """
+
+    def __init__(
+        self,
+        path: Location | None,
+        columns: Mapping[str, Content],
+        *,
+        folder: Path | None = None,
+        disk: Disk = DISK,
+    ) -> None:
+        """Open the unfinished file; what is uploaded is in *folder* until then."""
+        self._remote = path if isinstance(path, Remote) else None
+        if isinstance(path, Remote):
+            digest = sha256(path.name.encode()).hexdigest()[:16]
+            name = f".uid2-upload-{digest}{known_suffix(path.path)}"
+            path = (folder or Path()) / name
+            # One may be left by a killed run.
+            attempt("", path.unlink, missing_ok=True)
+        options = FileFormatOptions().for_file(path)
+        self._path = path
+        self._part = None if path is None else attempt("", temp_sibling, path)
+        self.rows: int = 0
+        self._output = open_output(
+            None, options, self._part, added=columns, resumable=False, disk=disk
+        )
+
+    def write(self, columns: Columns) -> None:
+        """Write some rows, given as columns of equal length. Blocks."""
+        self._output.write(self._output.format(None, columns))
+        self.rows += len(next(iter(columns.values()), ()))
+
+    def finish(self) -> None:
+        """Rename the complete file to its final name. Blocks."""
+        try:
+            self._output.finish(self._path)
+            if self._remote is not None and self._path is not None:
+                self._remote.deliver(self._path)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file; remove it if it is not finished."""
+        self._output.close()
+        whole = None if self._remote is None else self._path
+        for left in (self._part, whole):
+            if left is not None:
+                with contextlib.suppress(OSError):
+                    left.unlink(missing_ok=True)

@@ -1,0 +1,276 @@
+"""JSON lines: objects read with their text unchanged, and written with added keys.
+
+Malformed input is an error with its line number, never skipped or repaired. Messages
+never show values: the lines of such files are personal data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from io import BufferedIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import msgspec
+
+from uid2_async.bulk.columns import refuse_repeated, refuse_taken
+from uid2_async.bulk.paths import Content, FileFormatOptions
+from uid2_async.bulk.text import (
+    TextOutput,
+    TextReader,
+    TextRows,
+    iso_texts,
+    split_line_end,
+)
+from uid2_async.errors import InputError
+
+if TYPE_CHECKING:
+    from uid2_async.bulk.files import Reader, Rows
+
+_encode_json: Final = msgspec.json.Encoder().encode
+# The number of objects that determine the keys, since the first may lack optional keys.
+_HEADER_ROWS: Final = 1_000
+
+_Object: TypeAlias = dict[str, Any]
+
+_decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_str: Final = msgspec.json.Decoder(str | None).decode
+# RecursionError: nested too deeply. UnicodeError: half of a surrogate pair.
+_DEFECTS: Final = (msgspec.MsgspecError, RecursionError, UnicodeError)
+_JSON_HINT: Final = "Each line must have one JSON object."
+
+
+def _decode_odd(line: str) -> _Object | None:
+    """Decode an object with NaN or a lone surrogate; None if it is not an object.
+
+    Other programs write these. They are passed on unchanged.
+    """
+    try:
+        found = json.loads(line, parse_float=str, parse_int=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+class JsonReader(TextReader):
+    """Reads JSON lines: one object per line, possibly with different keys.
+
+    Skips blank lines. A file without lines has no rows. The header is the keys of the
+    first thousand objects.
+    """
+
+    def __init__(
+        self, stream: BufferedIOBase, options: FileFormatOptions, **more: Any
+    ) -> None:
+        """Look at the first objects."""
+        super().__init__(stream, options, **more)
+        self._added: Collection[str] = ()
+        self._taken: frozenset[str] = frozenset()
+        self._checked: list[str] = []
+        self.header: Sequence[str] = self._read_header()
+
+    def _read_header(self) -> list[str]:
+        on_bad_row = self._on_bad_row
+        if on_bad_row is not None:  # such a row is reported when taken
+            self._on_bad_row = lambda _: None
+        found: list[_Object] = []
+        while not found and self.load():
+            while (line := "".join(self._lines[:1])).isspace():
+                self._drop(1)
+            _, found = self._parse(self._lines[:_HEADER_ROWS])
+            if line and not found and len(self._lines) >= _HEADER_ROWS:
+                raise InputError(
+                    f"{self.name}: none of the first lines is a JSON object.",
+                    hint=_JSON_HINT,
+                )
+        self._on_bad_row = on_bad_row
+        self._has_rows = bool(found)
+        return list(dict.fromkeys(key for row in found for key in row))
+
+    def select(
+        self,
+        columns: Sequence[str],
+        keys: Sequence[str] = (),
+        added: Collection[str] = (),
+    ) -> None:
+        """See :meth:`TextReader.select`; no object may have an *added* key."""
+        self._added = added
+        self._taken = frozenset(map(str.casefold, added))
+        if columns and self._has_rows and not self.header:
+            raise InputError(
+                f"{self.name}: the first objects have no keys.",
+                hint="Write the identifiers of each row as a key of its object.",
+            )
+        # A file without rows has no header.
+        read = (columns, keys) if self.header else ((), ())
+        super().select(*read, added)
+
+    def take(self, rows: int) -> TextRows | None:
+        """See :meth:`TextReader.take`."""
+        some = self._lines[:rows]
+        if not some:
+            return None
+        records, found = self._parse(some)
+        columns = {name: self._values(name, found) for name in self._wanted}
+        bad = {at for _, wrong in columns.values() for at in wrong}
+        for at in sorted(bad):
+            before = some.index(records[at])
+            cause = "an identifier is not a string"
+            self._reject(cause, "Write each as a JSON string.", records[at], before)
+        kept = {name: values for name, (values, _) in columns.items()}
+        if bad:
+            good = [at for at in range(len(records)) if at not in bad]
+            records = [records[at] for at in good]
+            kept = {name: [one[at] for at in good] for name, one in kept.items()}
+        self._drop(len(some))
+        return TextRows(records, kept, self)
+
+    def _values(self, name: str, found: list[_Object]) -> tuple[list[str], list[int]]:
+        """List the values of a column, and those that cannot be identifiers."""
+        key = self.header[self._wanted[name]]
+        values = self._without_null([_text(one.get(key)) for one in found])
+        if name not in self._identifiers or not any(
+            one.startswith(("[", "{")) for one in values
+        ):
+            return values, []
+        wrong = [at for at, one in enumerate(found) if _is_nested(one.get(key))]
+        return values, wrong
+
+    def _parse(self, some: list[str]) -> tuple[list[str], list[_Object]]:
+        """Return the non-blank lines, and the fields of their objects."""
+        records: list[str] = []
+        found: list[_Object] = []
+        for at, line in enumerate(some):
+            row = None
+            try:
+                row = _decode_object(line)
+            except _DEFECTS:
+                if line.isspace():
+                    continue
+                row = _decode_odd(line)
+            if row is None:
+                hint = _JSON_HINT
+                if line.lstrip()[:1] == "[":
+                    hint += " To convert an array: jq -c '.[]'."
+                self._reject("this is not a JSON object", hint, line, at)
+                continue
+            keys = list(row)
+            if keys != self._checked:  # most rows repeat the keys of the last
+                if not self._taken.isdisjoint(map(str.casefold, keys)):
+                    refuse_taken(keys, self._added, name=self.name)
+                self._checked = keys
+            records.append(line)
+            found.append(row)
+        return records, found
+
+    def parse(self, records: list[str]) -> list[list[str | None]]:
+        """List the values of all columns; see :meth:`TextRows.texts`."""
+        _, found = self._parse(records)
+        known = set(self.header)
+        if any(row.keys() - known for row in found):
+            raise InputError(
+                f"{self.name}: a row has a key that is missing in the first "
+                f"{_HEADER_ROWS:,} rows.",
+                hint="Write JSON lines, or make sure that one of the first lines has "
+                "all keys.",
+            )
+        return [
+            [value or None for value in self._without_null(values)]
+            for values in (
+                [_text(row.get(key)) for row in found] for key in self.header
+            )
+        ]
+
+
+def _text(value: Any) -> str:
+    """Return a string; numbers as written; null or missing values as empty."""
+    if value is None:
+        return ""
+    if isinstance(value, msgspec.Raw):
+        try:
+            return _decode_str(value) or ""
+        except msgspec.ValidationError:
+            return bytes(value).decode()
+    if isinstance(value, str):
+        return value
+    return json.dumps(value)
+
+
+def _is_nested(value: Any) -> bool:
+    if isinstance(value, msgspec.Raw):
+        return bytes(value)[:1] in (b"[", b"{")
+    return isinstance(value, list | dict)
+
+
+# --- Writing --------------------------------------------------------------------------
+
+
+class JsonOutput(TextOutput):
+    """Writes JSON lines: rows and their appended columns.
+
+    Only the end of an object is changed, so that numbers keep all digits.
+    """
+
+    def __init__(
+        self,
+        reader: Reader | None,
+        options: FileFormatOptions,
+        part: Path | None,
+        *,
+        added: Mapping[str, Content],
+        **how: Any,
+    ) -> None:
+        """Write JSON lines; see :class:`TextOutput`."""
+        self.keeps_text = isinstance(reader, JsonReader)
+        header = [] if reader is None or self.keeps_text else list(reader.header)
+        if reader is not None:
+            refuse_repeated(header, name=reader.name)
+        names = (_encode_json(name).decode() for name in (*header, *added))
+        escaped = [name.replace("%", "%%") for name in names]
+        self._shape = ",".join(f"{name}:%s" for name in escaped)
+        super().__init__(reader, options, part, added=added, **how)
+
+    def header(self) -> str:
+        """Return what comes before the first row."""
+        reader = self._reader
+        if isinstance(reader, JsonReader):
+            return reader.prefix
+        return self._wide_mark()
+
+    def input_cells(self, rows: Rows) -> list[list[str]]:
+        """Format the values of the input; Arrow numbers stay numbers."""
+        if isinstance(rows, TextRows):
+            return [self.cells(one) for one in rows.texts()]
+        return rows.json_cells()
+
+    def lines(self, cells: list[list[str]]) -> str:
+        """Format rows of our own, given by column."""
+        shape = f"{{{self._shape}}}\n"
+        return "".join([shape % one for one in zip(*cells, strict=True)])
+
+    def cells(
+        self, column: Sequence[Any], content: Content = Content.TEXT
+    ) -> list[str]:
+        """Format the values of a column."""
+        if content is Content.INSTANT and self._iso:
+            column = iso_texts(column)
+        # All at once, which is faster, if no value contains a comma.
+        cells = _encode_json(column).decode()[1:-1].split(",")
+        if len(cells) == len(column):
+            return cells
+        return [_encode_json(one).decode() for one in column]
+
+    def join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:  # noqa: ARG002 - each end is looked at
+        """Insert fields before the ends of objects."""
+        rows = []
+        shape = self._shape
+        for record, values in zip(records, zip(*cells, strict=True), strict=True):
+            if record[-2:] == "}\n" and record[-3:-2] not in " \t\r{":
+                rows.append(f"{record[:-2]},{shape % values}}}\n")
+                continue
+            body = record.rstrip()[:-1].rstrip()
+            comma = "" if body.endswith("{") else ","
+            _, line_end = split_line_end(record, "\n")
+            rows.append(f"{body}{comma}{shape % values}}}{line_end}")
+        return "".join(rows)
