@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from uid2_async.models import IdentityType, UnmappedReason
 from uid2_async.operator.data import MASTER_KEYSET
 from uid2_async.operator.http_messages import (
@@ -27,7 +29,7 @@ from uid2_async.operator.java import (
 )
 from uid2_async.operator.salts import MappedRow
 from uid2_async.operator.tokens import missing_message
-from uid2_async.protocol.keyring import Key, KeysBody, WireKey, WireSite
+from uid2_async.protocol.keyring import Key, KeysBody, WireSite
 from uid2_async.protocol.mapping import OptedOutUID
 from uid2_async.protocol.normalize import KINDS, identity_bytes
 
@@ -261,7 +263,7 @@ def sharing_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
         identity_scope=index.scope,
         allow_clock_skew_seconds=index.settings.allow_clock_skew_seconds,
         keys=tuple(
-            _wire_key(key, keyset_id=_sealing_keyset(index, key, client.site_id))
+            _sent(key, keyset_id=_sealing_keyset(index, key, client.site_id))
             for key in keys
         ),
         site_data=_sites(index, keys),
@@ -287,7 +289,7 @@ def bidstream_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
         max_bidstream_lifetime_seconds=longest + _TOLERANCE_SECONDS,
         identity_scope=index.scope,
         allow_clock_skew_seconds=index.settings.allow_clock_skew_seconds,
-        keys=tuple(map(_wire_key, keys)),
+        keys=tuple(map(_sent, keys)),
         site_data=_sites(index, keys),
     )
     return encode_success(body)
@@ -301,7 +303,7 @@ def latest_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
         raise RefusedError(401, "invalid_client", message)
     keys = index.keysets.visible_to(call.client)
     return encode_success(
-        [_wire_key(key, site_id=index.keysets.keyset_of(key).site_id) for key in keys]
+        [_sent(key, site_id=index.keysets.keyset_of(key).site_id) for key in keys]
     )
 
 
@@ -312,19 +314,9 @@ def _visible(index: DataIndex, call: AuthorizedRequest) -> Sequence[Key]:
     return index.keysets.visible_to(call.client)
 
 
-def _wire_key(
-    key: Key, *, keyset_id: int | None = None, site_id: int | None = None
-) -> WireKey:
-    """Convert a key to its form in replies."""
-    return WireKey(
-        id=key.id,
-        created=key.created,
-        activates=key.activates,
-        expires=key.expires,
-        secret=key.secret,
-        keyset_id=keyset_id,
-        site_id=site_id,
-    )
+def _sent(key: Key, *, keyset_id: int | None = None, site_id: int | None = None) -> Key:
+    """Return a key with only those IDs that the caller may know."""
+    return replace(key, keyset_id=keyset_id, site_id=site_id)
 
 
 def _sites(index: DataIndex, keys: Sequence[Key]) -> tuple[WireSite, ...] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -28,6 +28,8 @@ from uid2_async.errors import (
     UID2Error,
     UnexpectedStatusError,
 )
+
+T = TypeVar("T")
 
 _MESSAGE_CHARS = 200
 _MESSAGE_BODY_BYTES = 64 * 1024
@@ -235,17 +237,30 @@ def _http_date(text: str) -> float | None:
         return None
 
 
-def expect_success(status: str, body: Any) -> None:
-    """Raise unless the decrypted *status* is ``success`` and there is a *body*.
+class ReplyContent(msgspec.Struct, Generic[T]):
+    """The JSON of a decrypted reply.
+
+    Attributes:
+        status: ``success`` or another status word.
+        body: The result.
+    """
+
+    status: str
+    body: T | None = None
+
+
+def body_of(reply: ReplyContent[T]) -> T:
+    """Return the body of a successful reply.
 
     Raises:
-        OperatorError: If the status is another word.
+        OperatorError: If the status is not ``success``.
         ProtocolError: If there is no body.
     """
-    if status != "success":
-        raise error_from_status_word(status)
-    if body is None:
+    if reply.status != "success":
+        raise error_from_status_word(reply.status)
+    if reply.body is None:
         raise ProtocolError("The reply has no body.", path="body")
+    return reply.body
 
 
 strip_tracebacks(globals())

@@ -11,12 +11,11 @@ import msgspec
 
 from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks, unwrapped
-from uid2_async.errors import ProtocolError
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Identity, InsufficientConsent, OptedOut, datetime_from_ms
 from uid2_async.protocol import wire
 from uid2_async.protocol.normalize import write_identity_input
-from uid2_async.protocol.reply import error_from_status_word, expect_success
+from uid2_async.protocol.reply import ReplyContent, body_of, error_from_status_word
 
 GENERATE_PATH: Final = "/v2/token/generate"
 REFRESH_PATH: Final = "/v2/token/refresh"
@@ -25,6 +24,7 @@ LOGOUT_PATH: Final = "/v2/token/logout"
 
 # Called by functions that are wrapped themselves, some of them several times in a call.
 _decode = unwrapped(wire.decode)
+_body_of = unwrapped(body_of)
 _datetime = unwrapped(datetime_from_ms)
 _write_identity_input = unwrapped(write_identity_input)
 
@@ -43,23 +43,8 @@ class TokensBody(RedactedRepr, omit_defaults=True, frozen=True):
     refresh_response_key: str | None = None
 
 
-class _TokensReply(msgspec.Struct):
-    status: str
-    body: TokensBody | None = None
-
-
-class _ValidateReply(msgspec.Struct):
-    status: str
-    body: bool | None = None
-
-
 class _LogoutBody(msgspec.Struct):
     optout: str
-
-
-class _LogoutReply(msgspec.Struct):
-    status: str
-    body: _LogoutBody | None = None
 
 
 def build_generate_request(
@@ -90,16 +75,12 @@ def parse_tokens_reply(
         ProtocolError: If it does not have the documented structure.
         OperatorError: If the status is another word.
     """
-    reply = _decode(payload, _TokensReply)
+    reply = _decode(payload, ReplyContent[TokensBody])
     if reply.status == "optout":
         return OptedOut()
     if reply.status == "insufficient_user_consent":
         return InsufficientConsent()
-    if reply.status != "success":
-        raise error_from_status_word(reply.status)
-    if reply.body is None:
-        raise ProtocolError("The reply has no body.", path="body")
-    return _tokens(reply.body)
+    return _tokens(_body_of(reply))
 
 
 def parse_refresh_reply(payload: bytes) -> IdentityTokens | OptedOut:
@@ -141,9 +122,7 @@ def build_validate_request(
 
 def parse_validate_reply(payload: bytes) -> bool:
     """Parse the decrypted reply to validate: whether the token is the identity's."""
-    reply = wire.decode(payload, _ValidateReply)
-    expect_success(reply.status, reply.body)
-    return bool(reply.body)
+    return body_of(wire.decode(payload, ReplyContent[bool]))
 
 
 def build_logout_request(identity: Identity, *, send_raw: bool = False) -> bytes:
@@ -157,8 +136,7 @@ def build_logout_request(identity: Identity, *, send_raw: bool = False) -> bytes
 
 def parse_logout_reply(payload: bytes) -> None:
     """Parse the decrypted reply to logout. Raises if the logout failed."""
-    reply = wire.decode(payload, _LogoutReply)
-    expect_success(reply.status, reply.body)
+    body_of(wire.decode(payload, ReplyContent[_LogoutBody]))
 
 
 strip_tracebacks(globals())
