@@ -164,11 +164,11 @@ def _is_in_loop() -> bool:
 
 
 def _blocking(
-    method: Callable[Concatenate[O, P], Coroutine[Any, Any, T]],
-) -> Callable[[Callable[..., object]], Callable[Concatenate[_Bound[O], P], T]]:
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[[Callable[..., object]], Callable[Concatenate[Any, P], T]]:
     """Replace a function with the blocking form of a coroutine method."""
 
-    def call(self: _Bound[O], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: _Bound[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._call(method, *args, **kwargs)
 
     # Unwrapped, because the result is wrapped by strip_tracebacks itself.

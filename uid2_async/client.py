@@ -15,14 +15,13 @@ from uid2_async._client import (
     CallOptions,
     ConnectionOptions,
     OperatorClient,
-    refresh_call,
 )
 from uid2_async._private import Secret
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
 from uid2_async.config import check_api_key
 from uid2_async.errors import ConfigError, InputError
-from uid2_async.hooks import Hook, count_identities, count_identity
+from uid2_async.hooks import Hook, count_identities
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
     Bucket,
@@ -283,12 +282,7 @@ class UID2Client(OperatorClient):
         call = Call(
             path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
         )
-        work = self._run(call, timeout)
-        if not self.hooks:
-            return await work
-        return await count_identity(
-            work, hooks=self.hooks, endpoint=call.path, kind=one.kind
-        )
+        return await self._run_for_one(call, one.kind, timeout)
 
     def _warn_of_missing_consent(self) -> None:
         """Warn the caller of generate_token, the first time."""
@@ -300,38 +294,6 @@ class UID2Client(OperatorClient):
                 UserWarning,
                 stacklevel=4,
             )
-
-    async def refresh_token(
-        self, identity_tokens: IdentityTokens, *, timeout: float | None = None
-    ) -> IdentityTokens | OptedOut:
-        """Refresh identity tokens (docs/protocol.md 2.2). The API key is not needed.
-
-        The old tokens remain valid until they expire, so a lost reply loses nothing.
-
-        Example:
-            >>> if tokens.state(datetime.now(UTC)) is TokenState.DUE:
-            ...     tokens = await client.refresh_token(tokens)
-
-        Args:
-            identity_tokens: The result of generate_token or of the last refresh.
-            timeout: In seconds, instead of the client's.
-
-        Returns:
-            New tokens with a new refresh_response_key; or OptedOut.
-
-        Raises:
-            InputError: If the tokens lack what is needed to decrypt the reply.
-            ExpiredTokenError: If the refresh token has expired. Generate new tokens.
-            InvalidTokenError: If the operator does not know the refresh token, or if it
-                has expired and the API key is not valid.
-        """
-        call = refresh_call(identity_tokens, self._pipeline.now_ms)
-        work = self._run(call, timeout)
-        if not self.hooks:
-            return await work
-        return await count_identity(
-            work, hooks=self.hooks, endpoint=call.path, kind="token"
-        )
 
     async def validate_token(
         self,

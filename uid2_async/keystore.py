@@ -20,10 +20,11 @@ from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
 from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import (
+    NS_PER_MS,
     Clock,
     Monotonic,
     monotonic_of,
-    ms_clock,
+    ns_clock,
     suspend_aware_sleep,
 )
 from uid2_async.errors import CallTimeoutError, KeysUnavailableError, ProtocolError
@@ -96,7 +97,7 @@ class KeyStore(Unpicklable):
         self._refresh_every = positive(refresh_every, "refresh_every")
         self._timeout = positive(timeout, "timeout")
         self._required = required
-        self._now_ms = ms_clock(clock)
+        self._now_ns = ns_clock(clock)
         self._monotonic = monotonic_of(clock, monotonic)
         self._random = _random
         self._sleep = _sleep or suspend_aware_sleep(self._monotonic)
@@ -143,6 +144,9 @@ class KeyStore(Unpicklable):
         Enter ``async with`` again to start a new one.
         """
         return self._is_usable() and (self._task is None or _is_running(self._task))
+
+    def _now_ms(self) -> int:
+        return self._now_ns() // NS_PER_MS
 
     def _is_usable(self) -> bool:
         """Return whether there is a ring with a valid key."""
