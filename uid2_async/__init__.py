@@ -88,9 +88,11 @@ if TYPE_CHECKING:
     )
     from uid2_async.protocol.keyring import KeyRing as KeyRing
     from uid2_async.protocol.token_rules import DecryptedToken as DecryptedToken
-    from uid2_async.publisher.freshness import Freshness as Freshness
     from uid2_async.publisher.generate import try_generate as try_generate
-    from uid2_async.publisher.refresher import TokenRefresher as TokenRefresher
+    from uid2_async.publisher.refresher import (
+        Freshness as Freshness,
+        TokenRefresher as TokenRefresher,
+    )
     from uid2_async.retry import RetryBudget as RetryBudget, RetryPolicy as RetryPolicy
     from uid2_async.sharing import SharingClient as SharingClient
     from uid2_async.transport import SessionPool as SessionPool, Transport as Transport
@@ -126,9 +128,8 @@ _NAMES = {
     "protocol.envelope": "AesGcmEnvelope Envelope",
     "protocol.keyring": "KeyRing",
     "protocol.token_rules": "DecryptedToken",
-    "publisher.freshness": "Freshness",
     "publisher.generate": "try_generate",
-    "publisher.refresher": "TokenRefresher",
+    "publisher.refresher": "Freshness TokenRefresher",
     "retry": "RetryBudget RetryPolicy",
     "sharing": "SharingClient",
     "transport": "SessionPool Transport",

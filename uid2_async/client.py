@@ -368,7 +368,7 @@ class UID2Client(OperatorClient):
             return mapping.align_map(query, {})
         call = Call(
             path=mapping.MAP_V3_PATH,
-            payload=mapping.build_map_v3_request(query),
+            payload=wire.encode(query.values),
             parse=partial(mapping.parse_map_v3_reply, query=query),
             binary=True,
             max_reply_bytes=mapping.MAP_REPLY_BYTES,

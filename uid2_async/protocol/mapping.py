@@ -85,7 +85,7 @@ class MapQuery(RedactedRepr, frozen=True, kw_only=True):
         identities: The identities that the caller passed.
         order: The key under which each identity is sent, or None if it is invalid and
             not sent.
-        values: The values to send, by key.
+        values: The values to send, by key. They are the JSON of a v3 request.
     """
 
     identities: Sequence[Identity | str]
@@ -169,11 +169,6 @@ def align_map(query: MapQuery, rows: Mapping[str, Sequence[MapRow]]) -> Identity
     each = {key: iter(found) for key, found in rows.items()}
     aligned = [_INVALID if key is None else next(each[key]) for key in query.order]
     return IdentityMap(query.identities, aligned)
-
-
-def build_map_v3_request(query: MapQuery) -> bytes:
-    """Build the JSON of a v3 map request. It must contain only the four known keys."""
-    return wire.encode(query.values)
 
 
 def parse_map_v3_rows(
