@@ -42,7 +42,7 @@ from uid2_async.protocol.envelope import (
     IV_BYTES,
     NONCE_BYTES,
     Envelope,
-    Opened,
+    OpenedReply,
 )
 from uid2_async.protocol.reply import error_from_reply, http_date_ms
 from uid2_async.retry import Retries, RetryPolicy
@@ -65,7 +65,7 @@ OwnCrypto: TypeAlias = Callable[
 """Encrypts one attempt. Takes the time in ms and a source of random bytes. Returns the
 body, and a function that decrypts the body of the reply."""
 
-_OpenReply: TypeAlias = Callable[[bytes], Opened]
+_OpenReply: TypeAlias = Callable[[bytes], OpenedReply]
 
 logger: logging.Logger = logging.getLogger("uid2_async")
 
@@ -213,7 +213,7 @@ class Pipeline:
         """Return the body of one attempt, and the function that decrypts its reply."""
         if call.own_crypto is not None:
             body, open_own = call.own_crypto(now_ms, self._random_bytes)
-            return body, lambda reply: Opened(open_own(reply))
+            return body, lambda reply: OpenedReply(open_own(reply))
         secret = b"" if self._credentials is None else self._credentials.secret.reveal()
         key = secret if call.reply_key is None else call.reply_key
         if call.bare:
@@ -229,10 +229,10 @@ class Pipeline:
 
     def _open(
         self, call: Call[T], key: bytes, nonce: bytes | None, now_ms: int, body: bytes
-    ) -> Opened:
+    ) -> OpenedReply:
         """Decrypt a reply, unless an unencrypted one is expected."""
         if call.reply_key == b"":
-            return Opened(body)
+            return OpenedReply(body)
         sealed = body if call.binary else _decode(body)
         if sealed is None:
             raise EnvelopeError

@@ -258,12 +258,15 @@ def _wrap_class(cls: type, skip: Collection[str]) -> None:
     """Wrap the public methods that *cls* or one of its private bases defines."""
     if getattr(cls, "_is_protocol", False):
         return
-    for home in cls.__mro__:
-        if home is cls or (home.__module__, home.__name__[0]) == (cls.__module__, "_"):
-            for name, member in list(vars(home).items()):
+    for base in cls.__mro__:
+        if base is cls or (base.__module__, base.__name__[0]) == (
+            cls.__module__,
+            "_",
+        ):
+            for name, member in list(vars(base).items()):
                 path = f"{cls.__name__}.{name}"
-                if path not in skip and _is_public(home, name, member):
-                    _wrap_attribute(home, name, member)
+                if path not in skip and _is_public(base, name, member):
+                    _wrap_attribute(base, name, member)
 
 
 def _wrap_attribute(cls: type, name: str, member: Any) -> None:
@@ -362,8 +365,8 @@ def _explain(
 
 def _is_foreign(error: BaseException) -> bool:
     """Whether *error* is an exception of Python or of another package."""
-    home = type(error).__module__.partition(".")[0]
-    return isinstance(error, Exception) and home != _PACKAGE
+    package = type(error).__module__.partition(".")[0]
+    return isinstance(error, Exception) and package != _PACKAGE
 
 
 class _Chain:
@@ -387,7 +390,7 @@ def _clean(error: BaseException, trace: TracebackType | None, chain: _Chain) -> 
         return
     part = _callers_part(trace)
     if _is_foreign(error) and part is None and trace is not None:
-        _add_place(error, trace)
+        _note_location(error, trace)
         if not _is_raised_by_us(trace):
             _drop_values(error)
     suppress = error.__suppress_context__
@@ -413,12 +416,12 @@ def _clean_origin(error: BaseException | None, chain: _Chain) -> BaseException |
 
 def _callers_part(trace: TracebackType | None) -> TracebackType | None:
     """Return the innermost part of a traceback that is the caller's code, or None."""
-    while trace is not None and _home_of(trace) in _OURS_AND_LIBRARIES:
+    while trace is not None and _package_of(trace) in _OURS_AND_LIBRARIES:
         trace = trace.tb_next
     return trace
 
 
-def _home_of(trace: TracebackType) -> str:
+def _package_of(trace: TracebackType) -> str:
     """Return the top-level package of a frame."""
     name = trace.tb_frame.f_globals.get("__name__") or ""
     return str(name).partition(".")[0]
@@ -429,7 +432,7 @@ def _is_raised_by_us(trace: TracebackType) -> bool:
     *_, last = _frames(trace)
     code = last.tb_frame.f_code
     is_raise = code.co_code[last.tb_lasti] == _RAISE
-    return is_raise and _home_of(last) == _PACKAGE
+    return is_raise and _package_of(last) == _PACKAGE
 
 
 def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:
@@ -439,9 +442,11 @@ def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:
         trace = trace.tb_next
 
 
-def _add_place(error: BaseException, trace: TracebackType) -> None:
+def _note_location(error: BaseException, trace: TracebackType) -> None:
     """Add a note with the location of a defect, because its frames are removed."""
-    *_, last = [one for one in _frames(trace) if _home_of(one) == _PACKAGE] or [trace]
+    *_, last = [one for one in _frames(trace) if _package_of(one) == _PACKAGE] or [
+        trace
+    ]
     code = last.tb_frame.f_code
     module = last.tb_frame.f_globals.get("__name__")
     note = f"Raised in {module}.{code.co_qualname}, line {last.tb_lineno}."

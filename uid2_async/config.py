@@ -411,8 +411,8 @@ def parse_proxy(text: str) -> Proxy:
             "The proxy is neither http nor https.",
             hint="Use an HTTP proxy. SOCKS is not supported.",
         )
-    place = parts.netloc.rpartition("@")[2]
-    return Proxy(f"{parts.scheme}://{place}", _login(parts))
+    host_and_port = parts.netloc.rpartition("@")[2]
+    return Proxy(f"{parts.scheme}://{host_and_port}", _login(parts))
 
 
 def _split_proxy(text: str) -> SplitResult | None:

@@ -101,7 +101,7 @@ def add_openrtb_eid(
     if tokens.advertising_token in tokens_in(result, scope=scope):
         return result
     parent = result
-    for name in _choose_place(result, version):
+    for name in _choose_parent_path(result, version):
         child = parent.get(name)
         copy = {} if child is None else _copy(child, f"The bid request's {name}")
         parent[name] = parent = copy
@@ -154,7 +154,7 @@ def domain_or_app_in(bid_request: object) -> str | None:
     return None
 
 
-def _choose_place(
+def _choose_parent_path(
     bid_request: Mapping[str, Any], version: OpenRTBVersion
 ) -> tuple[str, ...]:
     """Return the path to the object that contains, or will contain, the eids."""

@@ -73,7 +73,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 _NO: Final = Decision(retry=False)
 _TRANSIENT: Final = Decision(retry=True)
-_TRANSIENT_FRESH: Final = Decision(retry=True, fresh_connection=True)
+_TRANSIENT_NEW_CONNECTION: Final = Decision(retry=True, fresh_connection=True)
 _THROTTLED: Final = Decision(retry=True, backoff=Backoff.THROTTLING)
 # A kept connection that the operator had closed, so the request was never read. The
 # first one is retried at once. Any further one is an ordinary transient failure.
@@ -103,7 +103,7 @@ def classify(  # noqa: C901, PLR0911, PLR0912 - one table, to be read as a whole
         case ConnectError() | CallTimeoutError():
             return _TRANSIENT
         case TransportError():
-            return _TRANSIENT_FRESH
+            return _TRANSIENT_NEW_CONNECTION
         case RateLimitError():
             return _THROTTLED
         case ServerError(status=503) if error.retry_after is not None:
@@ -308,7 +308,7 @@ class Retries:
         if decision.once and decision in self._spent:
             # A second lost connection is not a stale one, and a second reply that
             # cannot be decrypted is not an accident.
-            decision = _TRANSIENT_FRESH if decision is _STALE else _NO
+            decision = _TRANSIENT_NEW_CONNECTION if decision is _STALE else _NO
         self._spent.add(decision)
         return decision
 

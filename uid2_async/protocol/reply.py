@@ -43,7 +43,7 @@ _BAD_TIME = "Invalid timestamp"
 _SECRET_HINT = "The client secret does not belong to this API key. Check both."  # noqa: S105 - advice
 _LINK_HINT = "Check link_id: it must belong to this service and be enabled."
 
-_HOME_HINTS = {
+_ORIGIN_HINTS = {
     "invalid_http_origin": (
         "origin= must be on a domain that is registered for the subscription. Add it "
         "in the UID2 portal."
@@ -112,8 +112,8 @@ def _make_error(status: int, code: str | None, message: str | None) -> UID2Error
     if status == 401:  # noqa: PLR2004 - as above
         hint = _LINK_HINT if message == "Invalid link_id" else None
         return AuthError(said, hint=hint)
-    if status == 403 and code in _HOME_HINTS:  # noqa: PLR2004 - as above
-        return AuthError("The operator replied HTTP 403.", hint=_HOME_HINTS[code])
+    if status == 403 and code in _ORIGIN_HINTS:  # noqa: PLR2004 - as above
+        return AuthError("The operator replied HTTP 403.", hint=_ORIGIN_HINTS[code])
     if 200 <= status < 300:  # noqa: PLR2004 - as above
         return ProtocolError(f"The operator answered HTTP {status} instead of 200.")
     kind = _BY_STATUS.get(status, UnexpectedStatusError)

@@ -34,7 +34,7 @@ from uid2_async.protocol.token_codec import (
     SITE,
     TYPE_FILL,
     V4_BYTE,
-    open_shells,
+    open_layers,
     read_text,
 )
 from uid2_async.protocol.wire import FIRST_MS, LAST_MS
@@ -56,7 +56,7 @@ _BIDSTREAM = ClientType.BIDSTREAM
 
 # Called for each token, by functions that already strip tracebacks.
 _read_text = unwrapped(read_text)
-_open_shells = unwrapped(open_shells)
+_open_layers = unwrapped(open_layers)
 _seal_gcm = unwrapped(Key.seal_gcm)
 _encode_url = unwrapped(base64.encode_url_text)
 _decode = unwrapped(base64.decode)
@@ -145,7 +145,7 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     data = _read_text(text)
     if not isinstance(data, bytes):
         return data
-    opened = _open_shells(data, ring.keys.get, ring.identity_scope)
+    opened = _open_layers(data, ring.keys.get, ring.identity_scope)
     if not isinstance(opened, tuple):
         return opened
     version, _, identity_type, _, _, expires_ms, created_ms, _, raw_uid, site = opened
@@ -163,7 +163,7 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
         return TokenFailure.INVALID_PAYLOAD
     if client is _BIDSTREAM:
         longest = ring.max_bidstream_lifetime_seconds
-        if client_side and not _is_at_home(site_id, ring, domain_or_app):
+        if client_side and not _comes_from_site(site_id, ring, domain_or_app):
             return TokenFailure.DOMAIN_OR_APP_NAME_CHECK_FAILED
     else:
         longest = ring.max_sharing_lifetime_seconds
@@ -184,7 +184,7 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     )
 
 
-def _is_at_home(site_id: int, ring: KeyRing, domain_or_app: object) -> bool:
+def _comes_from_site(site_id: int, ring: KeyRing, domain_or_app: object) -> bool:
     """Return whether the domain or app belongs to the site, ignoring case."""
     # The value may come from a bid request or file. Anything but a str is no match.
     if not isinstance(domain_or_app, str):
