@@ -296,7 +296,6 @@ class _CallRun(Generic[T]):
     time_retried: bool = False
 
     async def attempt(self) -> T:
-        """Make the next attempt."""
         pipeline, call = self.pipeline, self.call
         self._begin_attempt()
         connection = await pipeline.connection_limit.acquire(self.deadline)
@@ -336,7 +335,6 @@ class _CallRun(Generic[T]):
             emit(self.hooks, started)
 
     def _request(self, body: bytes) -> Request:
-        """Return the request of an attempt."""
         call, retry = self.call, self.retry
         return Request(
             path=call.path,
@@ -414,7 +412,6 @@ class _CallRun(Generic[T]):
         emit(self.hooks, ReplyMismatch(endpoint=path, trace_id=trace_id))
 
     def _retry_scheduled(self, delay: float) -> None:
-        """Notify hooks and log that another attempt follows."""
         path, number = self.call.path, self.attempts + 1
         logger.info("%s: attempt %d follows in %.3f s", path, number, delay)
         emit(self.hooks, RetryScheduled(endpoint=path, attempt=number, delay=delay))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack
 
 from uid2_async._call import Call, Credentials, Pipeline, positive
@@ -102,7 +101,6 @@ class OperatorClient(Unpicklable):
         clock: Clock | None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Create the pipeline of calls."""
         limit = getattr(self._transport, "max_connections", _DEFAULT_CONNECTIONS)
         self._pipeline = Pipeline(
             transport=self._transport,
@@ -114,7 +112,6 @@ class OperatorClient(Unpicklable):
         )
 
     def _set_call_options(self, options: CallOptions) -> None:
-        """Set the options that are passed."""
         if "retry" in options or "max_retries" in options:
             self._retry = _retry_policy(
                 options.get("retry"), options.get("max_retries")
@@ -128,12 +125,7 @@ class OperatorClient(Unpicklable):
         """Return the client. Nothing is opened before the first call."""
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close the client."""
         await self.aclose()
 

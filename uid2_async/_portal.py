@@ -289,7 +289,6 @@ def _after_fork() -> None:
 
 
 def _at_exit() -> None:
-    """Close all portals that the program left open."""
     for portal in list(_living):
         with suppress(BaseException):
             portal.close(timeout=_EXIT_SECONDS)

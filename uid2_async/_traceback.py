@@ -270,7 +270,6 @@ def _wrap_class(cls: type, skip: Collection[str]) -> None:
 
 
 def _wrap_attribute(cls: type, name: str, member: Any) -> None:
-    """Wrap one member of *cls* in place."""
     if isinstance(member, cached_property):
         member.func = strip_traceback(member.func)
         return
@@ -422,7 +421,6 @@ def _callers_part(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _package_of(trace: TracebackType) -> str:
-    """Return the top-level package of a frame."""
     name = trace.tb_frame.f_globals.get("__name__") or ""
     return str(name).partition(".")[0]
 
@@ -436,7 +434,6 @@ def _is_raised_by_us(trace: TracebackType) -> bool:
 
 
 def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:
-    """Iterate over a traceback, from the outermost frame inward."""
     while trace is not None:
         yield trace
         trace = trace.tb_next

@@ -155,7 +155,6 @@ class _Bound(Unpicklable, Generic[O]):
 
 
 def _is_in_loop() -> bool:
-    """Return whether the calling thread runs an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -266,7 +265,6 @@ class BlockingKeyStore(_Bound[KeyStore]):
         self._store().save(path)
 
     def _store(self) -> KeyStore:
-        """Return the open store."""
         if not self._is_open():
             self._call(_do_nothing)
         return self._object

@@ -160,7 +160,6 @@ class UID2Client(OperatorClient):
         )
 
     def _set_options(self, **options: Unpack[_Options]) -> None:
-        """Set the options that :meth:`with_options` can change."""
         self._set_call_options(options)
         if "max_batch_size" in options:
             positive(options["max_batch_size"], "max_batch_size")
@@ -495,7 +494,6 @@ class UID2Client(OperatorClient):
         return await self._fetch_keys(BIDSTREAM_PATH, timeout)
 
     async def _fetch_keys(self, path: str, timeout: float | None) -> KeyRing:
-        """Fetch a key ring. The request has an empty payload."""
         # Imported here, because publishers and advertisers do not need keys.
         from uid2_async.protocol.keyring import KeyRing  # noqa: PLC0415 - reason above
 
@@ -569,7 +567,6 @@ def _credentials(
 
 
 def _deprecated(message: str) -> None:
-    """Warn the caller of the client's method."""
     warnings.warn(message, DeprecationWarning, stacklevel=4)
 
 

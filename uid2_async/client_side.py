@@ -175,7 +175,6 @@ class ClientSideClient(OperatorClient):
 
 
 def _origin_header(origin: str | None) -> dict[str, str]:
-    """Return the header with the origin of a page."""
     if origin is None:
         return {}
     if not (origin.isascii() and origin.isprintable() and origin.strip()):

@@ -322,7 +322,6 @@ class ClockSkew:
             self._best = sample
 
     def _forget(self) -> None:
-        """Remove all samples."""
         self._samples.clear()
         self._best = None
 

@@ -83,7 +83,6 @@ class _HeadFirst(ResponseHandler):
         super().set_response_params(**options)
 
     def data_received(self, data: bytes) -> None:
-        """Handle received bytes."""
         if data[8:12] == b" 200" or not data.startswith(b"HTTP/1."):
             super().data_received(data)
             return
@@ -93,7 +92,6 @@ class _HeadFirst(ResponseHandler):
             super().data_received(body)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """End the connection."""
         self._cancel_timer()
         super().connection_lost(exc)
 

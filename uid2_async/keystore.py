@@ -10,7 +10,6 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Protocol, Self, TypeAlias
 
 import msgspec
@@ -149,7 +148,6 @@ class KeyStore(Unpicklable):
         return self._now_ns() // NS_PER_MS
 
     def _is_usable(self) -> bool:
-        """Return whether there is a ring with a valid key."""
         return self._ring is not None and self._ring.has_valid_key(self._now_ms())
 
     def __repr__(self) -> str:
@@ -176,12 +174,7 @@ class KeyStore(Unpicklable):
         self._task.add_done_callback(self._on_task_end)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """End the background task."""
         await self.aclose()
 
@@ -197,7 +190,6 @@ class KeyStore(Unpicklable):
             task.get_loop().call_soon_threadsafe(task.cancel)
 
     async def _keep_fresh(self) -> None:
-        """Refresh until the store is closed."""
         task = asyncio.current_task()
         # A fetch may have swallowed the cancellation.
         while self._task is task:
@@ -446,7 +438,6 @@ class FileKeyStore(KeyStore):
         return self._require()
 
     def _reload(self) -> None:
-        """Read the file if it has changed."""
         now = self._monotonic()
         if now < self._next_check:
             return

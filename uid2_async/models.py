@@ -276,7 +276,6 @@ _Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)]
 # A reply has few distinct values: the days on which the salt buckets rotate.
 @lru_cache(maxsize=1024)
 def _datetime_from_seconds(seconds: int | None) -> datetime | None:
-    """Convert seconds since the Unix epoch to an aware UTC datetime."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
@@ -404,7 +403,6 @@ class IdentityMap(Sequence[MappedUID | Unmapped]):
 
     @cached_property
     def _index(self) -> dict[Identity, int]:
-        """The index of each identity."""
         return {as_identity(one): at for at, one in enumerate(self.identities)}
 
     @overload

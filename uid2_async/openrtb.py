@@ -167,7 +167,6 @@ def _choose_parent_path(
 
 
 def _make_eid(tokens: IdentityTokens, scope: IdentityScope) -> dict[str, Any]:
-    """Return the eid of the advertising token."""
     uid: dict[str, Any] = {"id": tokens.advertising_token, "atype": _PERSON_BASED}
     if scope in _UID_EXT:
         uid["ext"] = dict(_UID_EXT[scope])

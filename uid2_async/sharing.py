@@ -99,7 +99,6 @@ class SharingClient(Unpicklable):
         return [_try_seal(sealer, raw_uid, identity_type) for raw_uid in raw_uids]
 
     def _sealer(self, keyset_id: int | None) -> SharingSealer:
-        """Select the keys for the current time."""
         return SharingSealer(
             _ring_of(self._keys),
             now_ms=self._now_ns() // NS_PER_MS,

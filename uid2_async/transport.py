@@ -376,7 +376,6 @@ class SessionPool(Unpicklable):
         connection.reused = kept and not fresh
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
-        """Return the session for a request, and open it if necessary."""
         if self._passed is not None:
             if self._passed.closed:
                 raise ClientClosedError("The session that was given is closed.")
@@ -539,7 +538,6 @@ async def _collect(
 
 @lru_cache
 def _timeouts(connect: float, idle: float) -> aiohttp.ClientTimeout:
-    """Return aiohttp's limits for a request, in seconds."""
     return aiohttp.ClientTimeout(
         total=None, connect=connect, sock_connect=connect, sock_read=idle
     )

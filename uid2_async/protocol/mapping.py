@@ -140,7 +140,6 @@ def values_of_one_kind(
 
 
 def _prepare_each(identities: Sequence[Identity | str], *, send_raw: bool) -> MapQuery:
-    """Prepare the identities one at a time."""
     order: list[str | None] = []
     values: dict[str, list[str]] = {kind: [] for kind in KINDS}
     try:

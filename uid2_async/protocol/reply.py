@@ -131,7 +131,6 @@ _BY_STATUS: dict[int, type[OperatorError]] = {
 
 
 def _make_bad_request(code: str | None, message: str, said: str) -> OperatorError:
-    """Choose the error for a 400."""
     if message.startswith(_BAD_SECRET):
         return AuthError("The operator cannot decrypt the request.", hint=_SECRET_HINT)
     if message.startswith(_BAD_TIME):

@@ -175,7 +175,6 @@ def replayed(message: str, name: str) -> ProtocolError:
 
 
 def _tokens(body: TokensBody) -> IdentityTokens:
-    """Convert the times in ms to datetimes."""
     return IdentityTokens(
         advertising_token=body.advertising_token,
         refresh_token=body.refresh_token,

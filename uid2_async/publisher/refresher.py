@@ -15,7 +15,6 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
 from hashlib import sha256
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic, Self, TypeAlias, TypeVar
 
 import attrs
@@ -258,12 +257,7 @@ class TokenRefresher:
         """Return the refresher. Nothing runs until the first refresh."""
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close the refresher."""
         await self.aclose()
 
