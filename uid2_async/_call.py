@@ -48,15 +48,6 @@ from uid2_async.protocol.reply import error_from_reply, http_date_ms
 from uid2_async.retry import Retries, RetryPolicy
 from uid2_async.transport import Reply, Request, Transport
 
-__all__ = [
-    "CLIENT_VERSION",
-    "Call",
-    "Credentials",
-    "OwnCrypto",
-    "Pipeline",
-    "positive",
-]
-
 T = TypeVar("T")
 
 OwnCrypto: TypeAlias = Callable[

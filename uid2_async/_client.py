@@ -24,9 +24,6 @@ from uid2_async.transport import SessionPool, Transport
 if TYPE_CHECKING:
     import aiohttp
 
-# Only these are wrapped by strip_tracebacks.
-__all__ = ["CallOptions", "ConnectionOptions", "OperatorClient"]
-
 T = TypeVar("T")
 R = TypeVar("R", bound=IdentityTokens | OptedOut | InsufficientConsent)
 

@@ -23,8 +23,6 @@ from weakref import WeakSet
 from uid2_async._failures import CONTROL_FLOW
 from uid2_async.errors import ClientClosedError
 
-__all__ = ["Portal", "run_in_thread"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -27,8 +27,6 @@ from typing import Any, Final, TypeVar, cast
 
 from uid2_async.errors import ConfigError, InputError, UID2Error
 
-__all__ = ["is_stripped", "strip_traceback", "strip_tracebacks", "unwrapped"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PACKAGE: Final = __name__.partition(".")[0]

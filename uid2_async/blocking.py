@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from uid2_async.bulk.state import MappingState
     from uid2_async.models import IdentityScope
 
-__all__ = ["BlockingClient", "BlockingKeyStore", "BlockingTokenRefresher"]
-
-
 P = ParamSpec("P")
 T = TypeVar("T")
 O = TypeVar("O", UID2Client, TokenRefresher, KeyStore)  # noqa: E741 - what is opened

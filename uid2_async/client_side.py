@@ -28,8 +28,6 @@ from uid2_async.transport import Transport
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["ClientSideClient"]
-
 
 class ClientSideClient(OperatorClient):
     """Generates and refreshes tokens with the key pair of a subscription.

@@ -19,8 +19,6 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.models import datetime_from_ms, ms_from_datetime
 
-__all__ = ["IdentityTokens", "TokenState", "read_object"]
-
 
 class TokenState(StrEnum):
     """The state of identity tokens, which determines what to do with them."""

@@ -30,8 +30,6 @@ from uid2_async.errors import CallTimeoutError, KeysUnavailableError, ProtocolEr
 from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import KeyRing
 
-__all__ = ["FileKeyStore", "KeyStore", "Keys", "ring_of"]
-
 _logger = logging.getLogger("uid2_async")
 
 # This fraction of each interval is random, so that machines that started together do

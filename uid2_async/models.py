@@ -31,29 +31,6 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-__all__ = [
-    "Bucket",
-    "Email",
-    "EmailHash",
-    "Identity",
-    "IdentityMap",
-    "IdentityScope",
-    "IdentityType",
-    "InsufficientConsent",
-    "MapRow",
-    "MappedUID",
-    "OptOutStatus",
-    "OptedOut",
-    "Phone",
-    "PhoneHash",
-    "Unmapped",
-    "UnmappedReason",
-    "as_identity",
-    "datetime_from_ms",
-    "kind_and_value",
-    "ms_from_datetime",
-]
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that datetime holds

@@ -15,15 +15,6 @@ from uid2_async.errors import InputError
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import IdentityScope
 
-__all__ = [
-    "EID_SOURCES",
-    "OpenRTBVersion",
-    "add_openrtb_eid",
-    "domain_or_app_in",
-    "to_openrtb_eid",
-    "tokens_in",
-]
-
 OpenRTBVersion: TypeAlias = Literal["2.5", "2.6"]
 """The OpenRTB version, which determines where the eids are."""
 

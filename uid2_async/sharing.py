@@ -19,8 +19,6 @@ from uid2_async.protocol.token_rules import (
     try_decrypt,
 )
 
-__all__ = ["SharingClient"]
-
 _SHARING = ClientType.SHARING
 # Called for each token, by methods that already strip tracebacks.
 _ring_of = unwrapped(ring_of)

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from uid2_async.client import UID2Client
     from uid2_async.client_side import ClientSideClient
 
-__all__ = ["Freshness", "RefreshLock", "TokenRefresher"]
-
 T = TypeVar("T")
 
 RefreshLock: TypeAlias = Callable[[str], AbstractAsyncContextManager[object]]
