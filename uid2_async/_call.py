@@ -139,8 +139,7 @@ class Pipeline:
             transport: Sends the requests.
             envelope: Encrypts requests and decrypts replies.
             credentials: None if no call needs an API key or its secret.
-            clock: Returns the current time as an aware datetime. Defaults to the system
-                clock.
+            clock: None for the system clock.
             connection_limit: Limits the concurrent attempts.
             headers: Headers to send in addition to the usual ones.
             random_bytes: Returns a number of random bytes.

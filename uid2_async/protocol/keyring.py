@@ -175,12 +175,7 @@ _Digits = Annotated[str, Meta(pattern=r"^[0-9]{1,11}\Z")]
 
 
 class WireSite(msgspec.Struct, frozen=True):
-    """A site, and the domains and apps from which its client-side tokens may come.
-
-    Attributes:
-        id: The site ID.
-        domain_names: The domains. Includes app names if the operator provides them.
-    """
+    """A site, and the domains and apps from which its client-side tokens may come."""
 
     id: _Int32
     domain_names: tuple[str, ...] = ()
@@ -189,20 +184,7 @@ class WireSite(msgspec.Struct, frozen=True):
 class KeysBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of key/sharing and of key/bidstream. None is omitted from the JSON.
 
-    Attributes:
-        caller_site_id: The site of the API key. Only in key/sharing.
-        master_keyset_id: The keyset of the master keys. Only in key/sharing.
-        default_keyset_id: The keyset that the caller encrypts with. Only in
-            key/sharing.
-        token_expiry_seconds: The lifetime of a sharing token, sent as a string of
-            digits. Only in key/sharing.
-        max_sharing_lifetime_seconds: The longest lifetime of a shared token.
-        max_bidstream_lifetime_seconds: The longest lifetime of a token in the
-            bidstream.
-        identity_scope: UID2 or EUID.
-        allow_clock_skew_seconds: How far in the future a token's creation time may be.
-        keys: The keys, in ascending order of their IDs.
-        site_data: The names of the sites, if the operator generates tokens client-side.
+    The fields are those of :class:`KeyRing`. The token expiry is sent as digits.
     """
 
     caller_site_id: _Int32 | None = None
@@ -218,12 +200,7 @@ class KeysBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class KeysReply(msgspec.Struct, frozen=True):
-    """The decrypted reply of key/sharing and of key/bidstream.
-
-    Attributes:
-        body: The keys.
-        status: Always ``success`` for these endpoints.
-    """
+    """The decrypted reply of key/sharing and of key/bidstream."""
 
     body: KeysBody
     status: Literal["success"] = "success"
@@ -294,11 +271,7 @@ class KeyRing(Unpicklable):
                 contains only the JSON path.
         """
         data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
-        return cls.from_body(wire.decode(data, KeysReply).body)
-
-    @classmethod
-    def from_body(cls, body: KeysBody) -> Self:
-        """Create a ring from the body of a reply, with the documented defaults."""
+        body = wire.decode(data, KeysReply).body
         expiry = body.token_expiry_seconds
         skew = body.allow_clock_skew_seconds
         return cls(

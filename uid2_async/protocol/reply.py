@@ -1,8 +1,7 @@
 """Turns HTTP status, headers and body into an error (docs/protocol.md 1.7 and 1.9).
 
 Only a 200 reply is encrypted. Every other body is unauthenticated. Only its status word
-is used and, for 400 and 401, a message that is truncated and escaped before it is
-shown.
+is used and, for 400 and 401, a message that is truncated here and escaped by the error.
 """
 
 from __future__ import annotations
@@ -166,7 +165,7 @@ def _read_error_body(
     message = read.message
     if message is not None and any(_echoes(message, one) for one in secrets if one):
         message = None
-    return _word(read.status), _printable(message)
+    return _word(read.status), message and message[:_MESSAGE_CHARS]
 
 
 def _word(text: str | None) -> str | None:
@@ -178,14 +177,6 @@ def _echoes(text: str, secret: str) -> bool:
     """Return whether *text* contains a part of *secret*."""
     starts = range(max(1, len(secret) - _ECHO_CHARS + 1))
     return any(secret[start : start + _ECHO_CHARS] in text for start in starts)
-
-
-def _printable(text: str | None) -> str | None:
-    """Truncate text from a server, and escape what could forge a log line."""
-    if text is None:
-        return None
-    shown = [c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MESSAGE_CHARS]]
-    return "".join(shown)
 
 
 def parse_retry_after(
