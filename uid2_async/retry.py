@@ -261,11 +261,12 @@ class Retries:
     _confirmations: int = 0
     _spent: set[Decision] = attrs.field(factory=set)
     # The stop objects of tenacity compare it with this clock.
-    _start_time: float = attrs.field(init=False)
-
-    @_start_time.default
-    def _read_start_time(self) -> float:
-        return time.monotonic() - (self.now() - self.began)
+    _start_time: float = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda self: time.monotonic() - (self.now() - self.began), takes_self=True
+        ),
+    )
 
     def sleep(self, seconds: float) -> Awaitable[None]:
         """Wait before another attempt."""

@@ -433,17 +433,15 @@ class TokenRefresher:
 
         The client has compared it with the current tokens.
         """
-        if not new.state(self._now()).usable:
-            message, field = "The refreshed tokens have expired.", "identity_expires"
         # Tokens that were refreshed before are not new, and _latest must not form a
         # cycle.
-        elif self._renewed.get(_digest(new)) is not None:
-            error = replayed(
-                "The refresh reply repeats earlier tokens.", "refresh_token"
-            )
-        else:
+        repeated = self._renewed.get(_digest(new)) is not None
+        if new.state(self._now()).usable and not repeated:
             return
-        error = replayed(message, field)
+        error = replayed("The refreshed tokens have expired.", "identity_expires")
+        if repeated:
+            message = "The refresh reply repeats earlier tokens."
+            error = replayed(message, "refresh_token")
         error.endpoint = REFRESH_PATH
         raise error
 
