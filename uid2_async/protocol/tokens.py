@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hmac import compare_digest
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -55,6 +55,10 @@ class TokensBody(RedactedRepr, omit_defaults=True, frozen=True):
     refresh_response_key: str | None = None
 
 
+# Made once, because each call needs it.
+_TokensReply: TypeAlias = ReplyContent[TokensBody]
+
+
 class _LogoutBody(msgspec.Struct):
     optout: str
 
@@ -87,7 +91,7 @@ def parse_tokens_reply(
         ProtocolError: If it does not have the documented structure.
         OperatorError: If the status is another word.
     """
-    reply = _decode(payload, ReplyContent[TokensBody])
+    reply = _decode(payload, _TokensReply)
     if reply.status == "optout":
         return OptedOut()
     if reply.status == "insufficient_user_consent":
