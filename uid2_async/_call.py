@@ -133,17 +133,7 @@ class Pipeline:
         headers: Mapping[str, str] | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """Store the parts.
-
-        Args:
-            transport: Sends the requests.
-            envelope: Encrypts requests and decrypts replies.
-            credentials: None if no call needs an API key or its secret.
-            clock: None for the system clock.
-            connection_limit: Limits the concurrent attempts.
-            headers: Headers to send in addition to the usual ones.
-            random_bytes: Returns a number of random bytes.
-        """
+        """Store the parts. No clock means the system's."""
         self._transport = transport
         self.send: Callable[[Request], Awaitable[Reply]] = unwrapped(transport.send)
         self._envelope = envelope

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar
 
 from uid2_async._call import Call, Credentials, Pipeline, positive
 from uid2_async._private import Unpicklable
@@ -39,16 +39,6 @@ class CallOptions(TypedDict, total=False):
     timeout: float
 
 
-class ConnectionOptions(TypedDict, total=False):
-    """Options of connections."""
-
-    session: aiohttp.ClientSession | None
-    transport: Transport | None
-    proxy: str | None
-    ca_file: str | os.PathLike[str] | None
-    allow_http: bool
-
-
 class OperatorClient(Unpicklable):
     """The connections to an operator, and the options of calls.
 
@@ -61,7 +51,14 @@ class OperatorClient(Unpicklable):
     hooks: tuple[Hook, ...]
 
     def _connect(
-        self, base_url: str | Sequence[str], **options: Unpack[ConnectionOptions]
+        self,
+        base_url: str | Sequence[str],
+        *,
+        session: aiohttp.ClientSession | None,
+        transport: Transport | None,
+        proxy: str | None,
+        ca_file: str | os.PathLike[str] | None,
+        allow_http: bool,
     ) -> None:
         """Validate the connection options. Nothing is opened yet.
 
@@ -69,8 +66,6 @@ class OperatorClient(Unpicklable):
             ConfigError: If an option is not valid or contradicts another one.
             TypeError: If both a session and a transport are passed.
         """
-        transport, session = options.get("transport"), options.get("session")
-        proxy, ca_file = options.get("proxy"), options.get("ca_file")
         if transport is not None and session is not None:
             raise TypeError("Pass either session or transport, not both.")
         if transport is not None and not (proxy is None and ca_file is None):
@@ -84,7 +79,7 @@ class OperatorClient(Unpicklable):
             session=session,
             proxy=proxy,
             ca_file=ca_file,
-            allow_http=options.get("allow_http", False),
+            allow_http=allow_http,
         )
         self.base_urls = pool.base_urls
         self._transport: Transport = transport or pool

@@ -15,7 +15,6 @@ import typing
 from collections.abc import (
     AsyncIterator,
     Callable,
-    Collection,
     Iterator,
     Mapping,
 )
@@ -231,7 +230,7 @@ def _wrap_async_generator(function: Callable[..., Any]) -> Callable[..., Any]:
 # --- whole modules --------------------------------------------------------------------
 
 
-def strip_tracebacks(module: dict[str, Any], *, skip: Collection[str] = ()) -> None:
+def strip_tracebacks(module: dict[str, Any]) -> None:
     """Wrap every public callable of a module: functions, and methods of classes.
 
     A module calls this in its last statement, so that no function is forgotten. Type
@@ -239,20 +238,18 @@ def strip_tracebacks(module: dict[str, Any], *, skip: Collection[str] = ()) -> N
 
     Args:
         module: The module's ``globals()``.
-        skip: The names to leave alone, as ``function`` or ``Class.method``.
-            tests/test_leak_walk.py states the reason for each.
     """
     for name in module.get("__all__") or [one for one in module if one[0] != "_"]:
         value = module.get(name)
         if getattr(value, "__module__", None) != module["__name__"]:
             continue
         if inspect.isclass(value):
-            _wrap_class(value, skip)
-        elif name not in skip:
+            _wrap_class(value)
+        else:
             module[name] = _wrap_member(value)
 
 
-def _wrap_class(cls: type, skip: Collection[str]) -> None:
+def _wrap_class(cls: type) -> None:
     """Wrap the public methods that *cls* or one of its private bases defines."""
     if getattr(cls, "_is_protocol", False):
         return
@@ -262,8 +259,7 @@ def _wrap_class(cls: type, skip: Collection[str]) -> None:
             "_",
         ):
             for name, member in list(vars(base).items()):
-                path = f"{cls.__name__}.{name}"
-                if path not in skip and _is_public(base, name, member):
+                if _is_public(base, name, member):
                     _wrap_attribute(base, name, member)
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 from uid2_async._call import Call, Credentials, positive
 from uid2_async._client import (
     CallOptions,
-    ConnectionOptions,
     OperatorClient,
 )
 from uid2_async._private import Secret
@@ -58,13 +57,18 @@ class _Options(CallOptions, total=False):
     send_raw: bool
 
 
-class _AllOptions(_Options, ConnectionOptions, total=False):
+class _AllOptions(_Options, total=False):
     """The options that :meth:`UID2Client.from_env` passes to the constructor."""
 
     base_url: str | Sequence[str]
     api_key: str
     client_secret: str
+    session: aiohttp.ClientSession | None
+    transport: Transport | None
     envelope: Envelope | None
+    proxy: str | None
+    ca_file: str | os.PathLike[str] | None
+    allow_http: bool
     clock: Clock | None
 
 
@@ -420,9 +424,7 @@ class UID2Client(OperatorClient):
             call = Call(
                 path=mapping.MAP_V2_PATH,
                 payload=mapping.build_map_v2_request(key, values, link_id=link_id),
-                parse=lambda payload, sent=values: mapping.parse_map_v2_reply(  # type: ignore[misc] # mypy cannot infer lambda defaults
-                    payload, sent
-                ),
+                parse=partial(mapping.parse_map_v2_reply, values=values),
                 max_reply_bytes=mapping.MAP_REPLY_BYTES,
             )
             rows[key] = await self._run(call, timeout)

@@ -199,12 +199,7 @@ class ClockSkew:
     """Estimates the operator's clock, and returns times that it accepts."""
 
     def __init__(self, wall_ns: Callable[[], int], monotonic: Monotonic) -> None:
-        """Start without samples.
-
-        Args:
-            wall_ns: This machine's wall clock, in ns since the Unix epoch.
-            monotonic: Its monotonic clock, in seconds.
-        """
+        """Start without samples. *monotonic* is in seconds."""
         self._wall_ns = wall_ns
         self._monotonic = monotonic
         self._samples: deque[_Sample] = deque(maxlen=_SAMPLES)
@@ -244,13 +239,7 @@ class ClockSkew:
     def observe(
         self, sent: ClockReading, received: ClockReading, server_ms: int
     ) -> None:
-        """Add the time in an encrypted reply as a sample.
-
-        Args:
-            sent: When the request was encrypted.
-            received: When the reply was read.
-            server_ms: The time in the reply, in ms since the Unix epoch.
-        """
+        """Add the time in an encrypted reply as a sample."""
         if self._best is not None and not self._best.sealed:
             self._forget()
         self._add(sent, received, server_ms, sealed=True)
@@ -270,12 +259,8 @@ class ClockSkew:
     ) -> None:
         """Correct the estimate after the operator rejected a request's time.
 
-        Args:
-            error: The rejection, to which the result is added.
-            sent: When the request was encrypted, with the operator's estimated time.
-            received: When the rejection was read.
-            date_ms: The ``Date`` header of the rejection in ms since the Unix epoch, or
-                None.
+        The result is added to *error*. *date_ms* is the ``Date`` header of the
+        rejection in ms since the Unix epoch, or None.
         """
         best = self._best
         if best is not None and received.monotonic_s - best.at <= _KNOWN_FOR_S:

@@ -35,18 +35,7 @@ _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 
 
 class Settings(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
-    """The settings that a client needs to reach an operator.
-
-    Attributes:
-        base_url: The base URL.
-        api_key: The API key.
-        client_secret: The client secret in base64.
-        scope: UID2 or EUID.
-        allow_http: Whether plain http is allowed for hosts other than loopback.
-        proxy: The URL of an HTTP proxy, or None.
-        ca_file: A PEM file with the CAs to trust, or None for the system's.
-        timeout: Seconds for a whole call, or None for the default.
-    """
+    """The options of a client that environment variables can set."""
 
     _repr_fields: ClassVar[tuple[str, ...]] = (
         *("base_url", "scope", "allow_http", "ca_file", "timeout"),

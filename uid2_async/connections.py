@@ -37,11 +37,7 @@ _PROXY_AUTH_REQUIRED: Final = 407
 
 
 class ConnectionUse:
-    """What is known about the connection of a request.
-
-    Attributes:
-        reused: Whether it has served another request before.
-    """
+    """Whether the connection of a request has served another one before."""
 
     reused: bool = False
 

@@ -243,10 +243,6 @@ class Retries:
     Times are the event loop's, in seconds.
 
     Attributes:
-        policy: What is allowed.
-        deadline: When the call must be over.
-        now: The event loop's clock.
-        began: When the call began.
         fresh_connection: Whether the next attempt must use a fresh connection.
         last_cost: What the last retry cost the budget. None if there was none.
     """
@@ -273,12 +269,9 @@ class Retries:
         return self.policy._sleep(seconds)  # noqa: SLF001 - an option of the policy
 
     def delay_after(self, error: UID2Error, number: int) -> float | None:
-        """Return the seconds to wait before the next attempt; None if there is none.
+        """Return the seconds to wait after attempt *number*; None if it was the last.
 
-        Args:
-            error: The error of attempt *number*. Whether it can be retried is noted
-                on the error.
-            number: The attempt, from 1.
+        Whether *error* can be retried is noted on it.
         """
         decision = self._decide(error)
         hint = error.retry_after if isinstance(error, OperatorError) else None

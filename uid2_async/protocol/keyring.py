@@ -156,11 +156,8 @@ def by_activation(keys: Iterable[Key]) -> tuple[Key, ...]:
 def active_key(keys: Sequence[Key], now_ms: int) -> Key | None:
     """Return the key that encrypts at *now_ms*, or None (docs/protocol.md 6.4).
 
-    It is the key that was activated last, skipping expired keys.
-
-    Args:
-        keys: The keys of one keyset, in the order of :func:`by_activation`.
-        now_ms: The time in ms since the Unix epoch.
+    It is the key that was activated last, skipping expired keys. *keys* must be in the
+    order of :func:`by_activation`.
     """
     for key in reversed(keys):
         if key.is_active(now_ms):
@@ -322,10 +319,7 @@ class KeyRing(Unpicklable):
     def active_key(self, keyset_id: int | None, now_ms: int) -> Key | None:
         """Return the key of a keyset that encrypts at *now_ms* (docs/protocol.md 6.4).
 
-        Args:
-            keyset_id: The keyset. None returns None, because a ring may have no
-                default.
-            now_ms: The time in ms since the Unix epoch.
+        Without a keyset, there is none. A ring may have no default one.
         """
         keys = () if keyset_id is None else self._keysets.get(keyset_id, ())
         return active_key(keys, now_ms)

@@ -204,13 +204,7 @@ def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
 def build_map_v2_request(
     key: str, values: Sequence[str], *, link_id: str | None = None
 ) -> bytes:
-    """Build the JSON of a v2 map request, which accepts only one kind of identity.
-
-    Args:
-        key: The kind, one of the four keys.
-        values: The values to send.
-        link_id: The service link, for API keys of services.
-    """
+    """Build the JSON of a v2 map request, which accepts only one kind of identity."""
     fields: dict[str, object] = {key: values}
     if link_id is not None:
         fields["link_id"] = link_id

@@ -468,14 +468,7 @@ def _digest(tokens: IdentityTokens) -> str:
 def _report(
     given: IdentityTokens, held: IdentityTokens, outcome: _Outcome, now: datetime
 ) -> Freshness:
-    """Return the result of a refresh.
-
-    Args:
-        given: The caller's tokens.
-        held: The latest tokens that were obtained for *given*.
-        outcome: The result of refreshing *held*.
-        now: The time of the check, as an aware datetime.
-    """
+    """Return what became of the tokens that were *given* and are now *held*."""
     error = outcome if isinstance(outcome, UID2Error) else None
     if isinstance(outcome, OptedOut):
         return Freshness(tokens=None, state=TokenState.OPTED_OUT, changed=True)
