@@ -13,6 +13,36 @@ from typing import ClassVar
 
 from uid2_async._private import printable
 
+__all__ = [
+    "AuthError",
+    "BadRequestError",
+    "CallTimeoutError",
+    "CertificateError",
+    "ClientClosedError",
+    "ClientForkError",
+    "ClientLoopError",
+    "ClockSkewError",
+    "ConfigError",
+    "ConnectError",
+    "EnvelopeError",
+    "ExpiredTokenError",
+    "InputError",
+    "InvalidTokenError",
+    "JobError",
+    "KeysUnavailableError",
+    "OperatorError",
+    "PayloadTooLargeError",
+    "ProtocolError",
+    "RateLimitError",
+    "ServerError",
+    "StalledError",
+    "TokenError",
+    "TokenFailure",
+    "TransportError",
+    "UID2Error",
+    "UnexpectedStatusError",
+]
+
 
 class UID2Error(Exception):
     """The base class of all errors that this library raises.

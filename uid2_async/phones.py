@@ -17,6 +17,8 @@ from uid2_async.errors import InputError
 if TYPE_CHECKING:
     from types import ModuleType
 
+__all__ = ["PhoneFault", "check_country", "load_countries", "to_e164", "to_sendable"]
+
 
 class PhoneFault(Enum):
     """Why a text is not a phone number. Not a str, so that it cannot pass for a number.
