@@ -163,8 +163,8 @@ class IdentityTokens(RedactedRepr, frozen=True, kw_only=True, weakref=True):
         Raises:
             InputError: If *now* is naive.
         """
-        # Raises for a naive datetime, which cannot be compared.
-        ms_from_datetime(now)
+        if now.tzinfo is None:
+            ms_from_datetime(now)  # raises, because it cannot be compared
         if now >= self.refresh_expires:
             return TokenState.DEAD
         if now >= self.identity_expires:
