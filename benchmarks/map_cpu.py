@@ -21,7 +21,7 @@ from benchmarks import by_hand
 from benchmarks.runner import Effort, Measure, Table, interleave
 from uid2_async.models import EmailHash
 from uid2_async.operator.envelope import decrypt_request, encrypt_reply
-from uid2_async.protocol import mapping
+from uid2_async.protocol import mapping, wire
 from uid2_async.protocol.envelope import AesGcmEnvelope
 
 BATCH = 5_000
@@ -61,7 +61,7 @@ def ours(identities: Sequence[str | EmailHash]) -> None:
     envelope = AesGcmEnvelope()
     nonce = os.urandom(8)
     envelope.seal(
-        mapping.build_map_v3_request(query),
+        wire.encode(query.values),
         key=KEY,
         now_ms=0,
         nonce=nonce,

@@ -23,7 +23,7 @@ from uid2_client.uid2_response import Uid2Response
 
 from benchmarks.runner import Effort, Measure, Table, interleave
 from uid2_async.operator.envelope import decrypt_request, encrypt_reply
-from uid2_async.protocol import mapping
+from uid2_async.protocol import mapping, wire
 from uid2_async.protocol.envelope import AesGcmEnvelope
 
 BATCH = 5_000
@@ -71,7 +71,7 @@ def ours() -> None:
     query = mapping.prepare_map(EMAILS)
     envelope = AesGcmEnvelope()
     nonce = os.urandom(8)
-    payload = mapping.build_map_v3_request(query)
+    payload = wire.encode(query.values)
     envelope.seal(payload, key=KEY, now_ms=0, nonce=nonce, iv=os.urandom(12))
     opened = envelope.open(canned.answer(nonce), key=KEY, nonce=nonce)
     found = mapping.parse_map_v3_reply(opened.payload, query)

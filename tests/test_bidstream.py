@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 import attrs
 import pytest
+from msgspec import structs
 
 from uid2_async import (
     BidstreamClient,
@@ -199,7 +200,7 @@ def test_bulk_wants_lists_of_one_length() -> None:
 
 def test_expired_keys_are_no_keys() -> None:
     """That concerns all tokens, and so it is raised."""
-    old = {number: attrs.evolve(key, expires=1) for number, key in KEYS.items()}
+    old = {number: structs.replace(key, expires=1) for number, key in KEYS.items()}
     client = BidstreamClient(attrs.evolve(RING, keys=old), clock=lambda: NOW)
     for call in (lambda: client.decrypt("A4"), lambda: client.decrypt_many(["A4"])):
         with pytest.raises(errors.KeysUnavailableError):

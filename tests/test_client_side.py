@@ -21,7 +21,7 @@ from uid2_async import (
     SessionPool,
     errors,
 )
-from uid2_async.hooks import CallFinished, Event
+from uid2_async.hooks import CallFinished, Event, IdentitiesAnswered
 from uid2_async.operator import Fault, LocalOperator, OperatorData
 from uid2_async.protocol.client_side import CLIENT_GENERATE_PATH
 from uid2_async.protocol.token_codec import open_token
@@ -223,8 +223,11 @@ async def test_a_failed_attempt_is_sealed_anew(
     assert all(request.headers["Origin"] == PAGE for request in sent)
     assert not any("Authorization" in request.headers for request in sent)
     assert HASH.encode() not in sent[0].body
-    assert isinstance(events[-1], CallFinished)
-    assert (events[-1].attempts, events[-1].error_type) == (3, None)
+    *_, finished, answered = events
+    assert isinstance(finished, CallFinished)
+    assert (finished.attempts, finished.error_type) == (3, None)
+    assert isinstance(answered, IdentitiesAnswered)
+    assert (answered.kind, answered.result, answered.count) == ("email", "token", 1)
 
 
 async def test_an_app_sends_its_name_and_no_origin(

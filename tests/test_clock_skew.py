@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, integers, lists
 
-from uid2_async.clock import ClockCorrection, ClockReading, ClockSkew
+from uid2_async.clock import NS_PER_MS, ClockReading, ClockSkew
+from uid2_async.errors import ClockSkewError
 
 START_MS = 1_767_225_600_000
 
@@ -21,7 +22,8 @@ class Clocks:
         self.off_s = off_s
         self.monotonic_s = 1_000.0
         self.skew = ClockSkew(
-            lambda: self.true_ms + round(self.off_s * 1000), lambda: self.monotonic_s
+            lambda: (self.true_ms + round(self.off_s * 1000)) * NS_PER_MS,
+            lambda: self.monotonic_s,
         )
 
     @property
@@ -42,18 +44,24 @@ class Clocks:
         self.monotonic_s += back
         self.skew.observe(sent, self.now, server_ms)
 
-    def refuse(self, *, date_off_s: float | None = None) -> ClockCorrection:
+    def refuse(self, *, date_off_s: float | None = None) -> ClockSkewError:
         """Let the operator refuse a request that is sent now."""
-        sent, sent_ms = self.now, self.skew.time_ms(self.now)
+        sent, error = self.now, ClockSkewError()
         self.monotonic_s += 0.1
         off = date_off_s
         date_ms = None if off is None else self.true_ms - 50 + round(off * 1000)
-        return self.skew.on_time_rejected(sent, sent_ms, self.now, date_ms)
+        self.skew.on_time_rejected(error, sent, self.now, date_ms)
+        return error
 
     @property
     def error_s(self) -> float:
         """By how much the next request's time is wrong."""
-        return (self.skew.time_ms(self.now) - self.true_ms) / 1000
+        return (self.now.operator_ms - self.true_ms) / 1000
+
+
+def assert_unknown(error: ClockSkewError) -> None:
+    """Nothing is known about the clocks."""
+    assert (error.corrected, error.late, error.offset) == (False, False, None)
 
 
 def test_nothing_is_corrected_before_anything_is_known() -> None:
@@ -106,7 +114,7 @@ def test_the_error_is_at_most_half_of_the_way(
     for _ in range(count):
         clocks.exchange(there=there, back=back)
 
-    corrected = clocks.skew.offset_ms(clocks.now) != 0
+    corrected = clocks.now.operator_ms != clocks.now.wall_ms
     half_way = (there + back) / 2
     bound = half_way if corrected else 5 + 2 * half_way
     assert abs(clocks.error_s) <= bound + 0.003
@@ -175,7 +183,7 @@ def test_an_absurd_date_is_not_believed(off_s: float) -> None:
 
 def test_without_any_witness_nothing_is_corrected() -> None:
     """Nobody knows by how much."""
-    assert Clocks(off_s=300).refuse() == ClockCorrection()
+    assert_unknown(Clocks(off_s=300).refuse())
 
 
 @pytest.mark.parametrize("date_off_s", [None, 0])
@@ -194,7 +202,7 @@ def test_an_old_sample_does_not_excuse_a_refusal() -> None:
     clocks.exchange()
     clocks.monotonic_s += 601
 
-    assert clocks.refuse() == ClockCorrection()
+    assert_unknown(clocks.refuse())
 
 
 def test_what_is_known_outlives_a_suspended_machine() -> None:

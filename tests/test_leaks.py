@@ -84,9 +84,9 @@ async def work(server, count):
             server.requests.clear()
             server.received.clear()
         pool = client._transport
-        assert pool._under_way.total() == 0
-        assert not pool._kept.connector._acquired
-        assert not pool._kept.connector._waiters
+        assert pool._running.total() == 0
+        assert not pool._pooled.connector._acquired
+        assert not pool._pooled.connector._waiters
 """
 
 

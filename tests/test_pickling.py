@@ -38,7 +38,7 @@ from uid2_async.connections import ConnectionLimit
 from uid2_async.operator import LocalOperator, OperatorData, data
 from uid2_async.operator.salts import BucketIds
 from uid2_async.protocol.envelope import AesGcmEnvelope
-from uid2_async.protocol.keyring import Key, KeyRing, KeysBody, WireKey
+from uid2_async.protocol.keyring import Key, KeyRing, KeysBody
 from uid2_async.publisher import TokenRefresher
 from uid2_async.publisher.sealed_cookie import SealedCookie
 from uid2_async.transport import Request
@@ -89,7 +89,7 @@ HOLDERS: dict[type, Callable[[], Any]] = {
     Key: lambda: Key(**KEY_OPTIONS),
     KeyRing: lambda: KeyRing(keys={1: Key(**KEY_OPTIONS)}),
     KeyStore: lambda: KeyStore(client()),
-    KeysBody: lambda: KeysBody(keys=(WireKey(**KEY_OPTIONS),)),
+    KeysBody: lambda: KeysBody(keys=(Key(**KEY_OPTIONS),)),
     LocalOperator: LocalOperator,
     OperatorData: lambda: WORLD,
     Pipeline: lambda: Pipeline(
@@ -118,7 +118,6 @@ HOLDERS: dict[type, Callable[[], Any]] = {
     Table: lambda: Table("postgresql://name:canary@host/db", "people"),
     TokenRefresher: lambda: TokenRefresher(client()),
     UID2Client: client,
-    WireKey: lambda: WireKey(**KEY_OPTIONS),
     data.Client: lambda: WORLD.clients[0],
     data.ClientSideKeypair: lambda: WORLD.keypairs[0],
     data.Credentials: lambda: data.Credentials(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tokens_by_ring import decrypt, encrypt
 from uid2_async import (
     EmailHash,
     IdentityTokens,
@@ -29,7 +30,7 @@ from uid2_async.operator import Fault, LocalOperator
 from uid2_async.operator.http_messages import encode_success
 from uid2_async.operator.tokens import encode_status
 from uid2_async.protocol import mapping, normalize, tokens
-from uid2_async.protocol.token_rules import ClientType, decrypt, encrypt
+from uid2_async.protocol.token_rules import ClientType
 
 NOW_MS = 1_800_000_000_000
 DAY_MS = 86_400_000

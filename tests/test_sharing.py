@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
+from msgspec import structs
 
 from uid2_async import (
     DecryptedToken,
@@ -284,7 +285,7 @@ def test_the_systems_clock_is_the_default() -> None:
     """Nothing but the keys has to be given."""
     key_times = {"activates": 0, "expires": 2**40}
     ring = attrs.evolve(
-        RING, keys={k: attrs.evolve(v, **key_times) for k, v in RING.keys.items()}
+        RING, keys={k: structs.replace(v, **key_times) for k, v in RING.keys.items()}
     )
     client = SharingClient(ring)
 

@@ -88,171 +88,66 @@ if TYPE_CHECKING:
     )
     from uid2_async.protocol.keyring import KeyRing as KeyRing
     from uid2_async.protocol.token_rules import DecryptedToken as DecryptedToken
-    from uid2_async.publisher.freshness import Freshness as Freshness
     from uid2_async.publisher.generate import try_generate as try_generate
-    from uid2_async.publisher.refresher import TokenRefresher as TokenRefresher
+    from uid2_async.publisher.refresher import (
+        Freshness as Freshness,
+        TokenRefresher as TokenRefresher,
+    )
     from uid2_async.retry import RetryBudget as RetryBudget, RetryPolicy as RetryPolicy
     from uid2_async.sharing import SharingClient as SharingClient
     from uid2_async.transport import SessionPool as SessionPool, Transport as Transport
 
-_HOMES = {
-    "AesGcmEnvelope": "protocol.envelope",
-    "AuthError": "errors",
-    "BadRequestError": "errors",
-    "BidstreamClient": "bidstream",
-    "BlockingClient": "blocking",
-    "Bucket": "models",
-    "BulkMapper": "bulk.mapper",
-    "CallTimeoutError": "errors",
-    "CertificateError": "errors",
-    "ClientClosedError": "errors",
-    "ClientForkError": "errors",
-    "ClientLoopError": "errors",
-    "ClientSideClient": "client_side",
-    "ClockSkewError": "errors",
-    "ConfigError": "errors",
-    "ConnectError": "errors",
-    "DecryptedToken": "protocol.token_rules",
-    "Email": "models",
-    "EmailHash": "models",
-    "Envelope": "protocol.envelope",
-    "EnvelopeError": "errors",
-    "ExpiredTokenError": "errors",
-    "Freshness": "publisher.freshness",
-    "Hook": "hooks",
-    "Identity": "models",
-    "IdentityMap": "models",
-    "IdentityScope": "models",
-    "IdentityTokens": "identity_tokens",
-    "InputError": "errors",
-    "InsufficientConsent": "models",
-    "InvalidTokenError": "errors",
-    "JobError": "errors",
-    "JobSummary": "bulk.options",
-    "KeyRing": "protocol.keyring",
-    "KeyStore": "keystore",
-    "KeysUnavailableError": "errors",
-    "MapFailure": "bulk.outcomes",
-    "MapOptions": "bulk.options",
-    "MapRecord": "bulk.outcomes",
-    "MappedUID": "models",
-    "MappingState": "bulk.state",
-    "OperatorError": "errors",
-    "OptOutStatus": "models",
-    "OptedOut": "models",
-    "PayloadTooLargeError": "errors",
-    "Phone": "models",
-    "PhoneHash": "models",
-    "Progress": "bulk.outcomes",
-    "ProtocolError": "errors",
-    "RateLimitError": "errors",
-    "RetryBudget": "retry",
-    "RetryPolicy": "retry",
-    "ServerError": "errors",
-    "SessionPool": "transport",
-    "SharingClient": "sharing",
-    "StalledError": "errors",
-    "TokenError": "errors",
-    "TokenFailure": "errors",
-    "TokenRefresher": "publisher.refresher",
-    "TokenState": "identity_tokens",
-    "Transport": "transport",
-    "TransportError": "errors",
-    "UID2Client": "client",
-    "UID2Error": "errors",
-    "UnexpectedStatusError": "errors",
-    "Unmapped": "models",
-    "UnmappedReason": "models",
-    "errors": "errors",
-    "map_file": "bulk.jobs",
-    "map_frame": "integrations.frames",
-    "refresh_state": "bulk.state_jobs",
-    "try_generate": "publisher.generate",
+_NAMES = {
+    "bidstream": "BidstreamClient",
+    "blocking": "BlockingClient",
+    "bulk.jobs": "map_file",
+    "bulk.mapper": "BulkMapper",
+    "bulk.options": "JobSummary MapOptions",
+    "bulk.outcomes": "MapFailure MapRecord Progress",
+    "bulk.state": "MappingState",
+    "bulk.state_jobs": "refresh_state",
+    "client": "UID2Client",
+    "client_side": "ClientSideClient",
+    "errors": (
+        "errors AuthError BadRequestError CallTimeoutError CertificateError "
+        "ClientClosedError ClientForkError ClientLoopError ClockSkewError ConfigError "
+        "ConnectError EnvelopeError ExpiredTokenError InputError InvalidTokenError "
+        "JobError KeysUnavailableError OperatorError PayloadTooLargeError "
+        "ProtocolError RateLimitError ServerError StalledError TokenError "
+        "TokenFailure TransportError UID2Error UnexpectedStatusError"
+    ),
+    "hooks": "Hook",
+    "identity_tokens": "IdentityTokens TokenState",
+    "integrations.frames": "map_frame",
+    "keystore": "KeyStore",
+    "models": (
+        "Bucket Email EmailHash Identity IdentityMap IdentityScope "
+        "InsufficientConsent MappedUID OptOutStatus OptedOut Phone PhoneHash Unmapped "
+        "UnmappedReason"
+    ),
+    "protocol.envelope": "AesGcmEnvelope Envelope",
+    "protocol.keyring": "KeyRing",
+    "protocol.token_rules": "DecryptedToken",
+    "publisher.generate": "try_generate",
+    "publisher.refresher": "Freshness TokenRefresher",
+    "retry": "RetryBudget RetryPolicy",
+    "sharing": "SharingClient",
+    "transport": "SessionPool Transport",
 }
+"""The public names of each module."""
 
-__all__ = [
-    "AesGcmEnvelope",
-    "AuthError",
-    "BadRequestError",
-    "BidstreamClient",
-    "BlockingClient",
-    "Bucket",
-    "BulkMapper",
-    "CallTimeoutError",
-    "CertificateError",
-    "ClientClosedError",
-    "ClientForkError",
-    "ClientLoopError",
-    "ClientSideClient",
-    "ClockSkewError",
-    "ConfigError",
-    "ConnectError",
-    "DecryptedToken",
-    "Email",
-    "EmailHash",
-    "Envelope",
-    "EnvelopeError",
-    "ExpiredTokenError",
-    "Freshness",
-    "Hook",
-    "Identity",
-    "IdentityMap",
-    "IdentityScope",
-    "IdentityTokens",
-    "InputError",
-    "InsufficientConsent",
-    "InvalidTokenError",
-    "JobError",
-    "JobSummary",
-    "KeyRing",
-    "KeyStore",
-    "KeysUnavailableError",
-    "MapFailure",
-    "MapOptions",
-    "MapRecord",
-    "MappedUID",
-    "MappingState",
-    "OperatorError",
-    "OptOutStatus",
-    "OptedOut",
-    "PayloadTooLargeError",
-    "Phone",
-    "PhoneHash",
-    "Progress",
-    "ProtocolError",
-    "RateLimitError",
-    "RetryBudget",
-    "RetryPolicy",
-    "ServerError",
-    "SessionPool",
-    "SharingClient",
-    "StalledError",
-    "TokenError",
-    "TokenFailure",
-    "TokenRefresher",
-    "TokenState",
-    "Transport",
-    "TransportError",
-    "UID2Client",
-    "UID2Error",
-    "UnexpectedStatusError",
-    "Unmapped",
-    "UnmappedReason",
-    "errors",
-    "map_file",
-    "map_frame",
-    "refresh_state",
-    "try_generate",
-]
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+# Type checkers read the imports above.
+__all__ = list(dict.fromkeys(sorted(_MODULES)))  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     """Load the public *name* from its module and keep it."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
-    value = home if name == "errors" else getattr(home, name)
-    globals()[name] = value
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    value = globals()[name] = module if name == "errors" else getattr(module, name)
     return value
 
 

@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
+import attrs
+
 from uid2_async._private import RedactedRepr, Secret, Unpicklable
 from uid2_async._traceback import unwrapped
 from uid2_async._version import __version__
-from uid2_async.clock import Clock, ClockReading, ClockSkew, monotonic_of, ms_clock
+from uid2_async.clock import Clock, ClockReading, ClockSkew, monotonic_of, ns_clock
 from uid2_async.connections import ConnectionLimit
 from uid2_async.errors import (
     ClockSkewError,
@@ -40,20 +42,11 @@ from uid2_async.protocol.envelope import (
     IV_BYTES,
     NONCE_BYTES,
     Envelope,
-    Opened,
+    OpenedReply,
 )
 from uid2_async.protocol.reply import error_from_reply, http_date_ms
 from uid2_async.retry import Retries, RetryPolicy
 from uid2_async.transport import Reply, Request, Transport
-
-__all__ = [
-    "CLIENT_VERSION",
-    "Call",
-    "Credentials",
-    "OwnCrypto",
-    "Pipeline",
-    "positive",
-]
 
 T = TypeVar("T")
 
@@ -63,7 +56,7 @@ OwnCrypto: TypeAlias = Callable[
 """Encrypts one attempt. Takes the time in ms and a source of random bytes. Returns the
 body, and a function that decrypts the body of the reply."""
 
-_OpenReply: TypeAlias = Callable[[bytes], Opened]
+_OpenReply: TypeAlias = Callable[[bytes], OpenedReply]
 
 logger: logging.Logger = logging.getLogger("uid2_async")
 
@@ -140,18 +133,7 @@ class Pipeline:
         headers: Mapping[str, str] | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """Store the parts.
-
-        Args:
-            transport: Sends the requests.
-            envelope: Encrypts requests and decrypts replies.
-            credentials: None if no call needs an API key or its secret.
-            clock: Returns the current time as an aware datetime. Defaults to the system
-                clock.
-            connection_limit: Limits the concurrent attempts.
-            headers: Headers to send in addition to the usual ones.
-            random_bytes: Returns a number of random bytes.
-        """
+        """Store the parts. No clock means the system's."""
         self._transport = transport
         self.send: Callable[[Request], Awaitable[Reply]] = unwrapped(transport.send)
         self._envelope = envelope
@@ -160,7 +142,7 @@ class Pipeline:
             _fixed_headers(credentials, headers or {})
         )
         # The event loop's clock does not run while the machine is suspended.
-        self.skew: ClockSkew = ClockSkew(ms_clock(clock), monotonic_of(clock, None))
+        self.skew: ClockSkew = ClockSkew(ns_clock(clock), monotonic_of(clock, None))
         self.connection_limit: ConnectionLimit = connection_limit
         self._random_bytes = random_bytes
 
@@ -178,7 +160,9 @@ class Pipeline:
             UID2Error: The error of the last attempt, with endpoint, trace ID and
                 attempts.
         """
-        run = _CallRun(self, call, retry=retry, timeout=timeout, hooks=hooks)
+        now = asyncio.get_running_loop().time
+        began = now()
+        run = _CallRun(self, call, retry, hooks, now, began, began + timeout)
         if hooks:
             emit(hooks, CallStarted(endpoint=call.path))
         error_type: str | None = None
@@ -191,7 +175,9 @@ class Pipeline:
                     # The caller's stop and wait objects may log them.
                     failure = error.with_traceback(None)
                 else:
-                    run.succeeded()
+                    if retry.budget is not None:
+                        cost = None if run.retries is None else run.retries.last_cost
+                        retry.budget.succeeded(cost)
                     return result
                 await run.wait_or_raise(failure)
         except BaseException as error:
@@ -203,20 +189,11 @@ class Pipeline:
             if hooks:
                 emit(hooks, run.finished(error_type))
 
-    def now_ms(self) -> int:
-        """Return the best estimate of the operator's time, in ms."""
-        return self.skew.time_ms(self.skew.read())
-
-    @property
-    def clock_skew(self) -> float:
-        """The seconds that the operator's clock is ahead. See :class:`ClockSkew`."""
-        return self.skew.offset_ms(self.skew.read()) / 1000
-
     def seal(self, call: Call[T], now_ms: int) -> tuple[bytes, _OpenReply]:
         """Return the body of one attempt, and the function that decrypts its reply."""
         if call.own_crypto is not None:
             body, open_own = call.own_crypto(now_ms, self._random_bytes)
-            return body, lambda reply: Opened(open_own(reply))
+            return body, lambda reply: OpenedReply(open_own(reply))
         secret = b"" if self._credentials is None else self._credentials.secret.reveal()
         key = secret if call.reply_key is None else call.reply_key
         if call.bare:
@@ -232,10 +209,10 @@ class Pipeline:
 
     def _open(
         self, call: Call[T], key: bytes, nonce: bytes | None, now_ms: int, body: bytes
-    ) -> Opened:
+    ) -> OpenedReply:
         """Decrypt a reply, unless an unencrypted one is expected."""
         if call.reply_key == b"":
-            return Opened(body)
+            return OpenedReply(body)
         sealed = body if call.binary else _decode(body)
         if sealed is None:
             raise EnvelopeError
@@ -253,12 +230,7 @@ class Pipeline:
         return opened
 
     def refusal(
-        self,
-        call: Call[T],
-        reply: Reply,
-        sent: ClockReading,
-        sent_ms: int,
-        received: ClockReading,
+        self, call: Call[T], reply: Reply, sent: ClockReading, received: ClockReading
     ) -> UID2Error:
         """Return the error for an HTTP status other than 200."""
         secrets = [call.payload.decode("ascii", "replace")] if call.bare else []
@@ -268,15 +240,13 @@ class Pipeline:
             reply.status,
             reply.headers,
             reply.body,
-            now_ms=self.skew.time_ms(received),
+            now_ms=received.operator_ms,
             secrets=secrets,
         )
         # A reply to another request says nothing about the time of this one.
         if isinstance(error, ClockSkewError) and not reply.reused_connection:
             date_ms = http_date_ms(reply.headers.get("date"))
-            correction = self.skew.on_time_rejected(sent, sent_ms, received, date_ms)
-            error.corrected, error.late = correction.corrected, correction.late
-            error.offset = correction.offset
+            self.skew.on_time_rejected(error, sent, received, date_ms)
         return error
 
     async def renew(self) -> None:
@@ -286,202 +256,166 @@ class Pipeline:
             await renew()
 
 
+@attrs.define(eq=False, repr=False)
 class _CallRun(Generic[T]):
-    """The attempts of one call."""
+    """The attempts of one call. Times are the event loop's, in seconds."""
 
-    __slots__ = (
-        "_attempts",
-        "_began",
-        "_call",
-        "_deadline",
-        "_fresh",
-        "_hooks",
-        "_now",
-        "_pipeline",
-        "_region",
-        "_retries",
-        "_retry",
-        "_started",
-        "_time_retried",
-        "_trace_id",
-    )
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        call: Call[T],
-        *,
-        retry: RetryPolicy,
-        timeout: float,
-        hooks: Sequence[Hook],
-    ) -> None:
-        self._pipeline = pipeline
-        self._call = call
-        self._retry = retry
-        self._hooks = hooks
-        self._now = asyncio.get_running_loop().time
-        self._began = self._started = self._now()
-        self._deadline = self._began + timeout
-        self._attempts = 0
-        self._fresh = False
-        self._retries: Retries | None = None
-        self._time_retried = False
-        self._trace_id = ""
-        self._region: str | None = None
+    pipeline: Pipeline
+    call: Call[T]
+    retry: RetryPolicy
+    hooks: Sequence[Hook]
+    now: Callable[[], float]
+    began: float
+    deadline: float
+    attempts: int = 0
+    started: float = 0.0
+    trace_id: str = ""
+    region: str | None = None
+    retries: Retries | None = None
+    fresh_connection: bool = False
+    time_retried: bool = False
 
     async def attempt(self) -> T:
-        """Make the next attempt."""
-        pipeline, call, skew = self._pipeline, self._call, self._pipeline.skew
+        pipeline, call = self.pipeline, self.call
         self._begin_attempt()
-        connection = await pipeline.connection_limit.acquire(self._deadline)
+        connection = await pipeline.connection_limit.acquire(self.deadline)
         try:
-            sent = skew.read()
-            sent_ms = skew.time_ms(sent)
-            body, open_reply = pipeline.seal(call, sent_ms)
+            sent = pipeline.skew.read()
+            body, open_reply = pipeline.seal(call, sent.operator_ms)
             reply = await pipeline.send(self._request(body))
-            received = skew.read()
+            received = pipeline.skew.read()
         finally:
             connection.release()
-        self._region = reply.region
+        self.region = reply.region
         try:
             if reply.status != _OK:
-                raise pipeline.refusal(call, reply, sent, sent_ms, received)
+                raise pipeline.refusal(call, reply, sent, received)
             opened = open_reply(reply.body)
         except UID2Error as error:
             error.reused_connection = reply.reused_connection
             raise
         if opened.server_ms is not None:
-            skew.observe(sent, received, opened.server_ms)
+            pipeline.skew.observe(sent, received, opened.server_ms)
         return call.parse(opened.payload)
 
     def _begin_attempt(self) -> None:
         """Count the attempt, and choose its trace ID."""
         # A random UUID of version 4. uuid.uuid4 takes three times as long.
         text = os.urandom(16).hex()
-        self._trace_id = (
+        self.trace_id = (
             f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8{text[17:20]}-{text[20:]}"
         )
-        self._attempts += 1
-        self._region = None
-        self._started = self._now()
-        if self._hooks:
+        self.attempts += 1
+        self.region = None
+        self.started = self.now()
+        if self.hooks:
             started = AttemptStarted(
-                endpoint=self._call.path,
-                attempt=self._attempts,
-                trace_id=self._trace_id,
+                endpoint=self.call.path, attempt=self.attempts, trace_id=self.trace_id
             )
-            emit(self._hooks, started)
+            emit(self.hooks, started)
 
     def _request(self, body: bytes) -> Request:
-        """Return the request of an attempt."""
-        call, retry = self._call, self._retry
+        call, retry = self.call, self.retry
         return Request(
             path=call.path,
             headers={
-                **self._pipeline.headers.reveal(),
+                **self.pipeline.headers.reveal(),
                 "Content-Type": _BINARY if call.binary else _TEXT,
-                "UID-Trace-Id": self._trace_id,
+                "UID-Trace-Id": self.trace_id,
             },
             body=body,
-            timeout=max(0.0, min(retry.attempt_timeout, self._deadline - self._now())),
+            timeout=max(0.0, min(retry.attempt_timeout, self.deadline - self.now())),
             idle_timeout=retry.idle_timeout,
             max_reply_bytes=call.max_reply_bytes,
             # An unencrypted reply does not identify its request.
-            fresh_connection=self._fresh or call.reply_key == b"",
+            fresh_connection=self.fresh_connection or call.reply_key == b"",
         )
-
-    def succeeded(self) -> None:
-        """Record a success in the retry budget."""
-        budget = self._retry.budget
-        if budget is not None:
-            budget.succeeded(None if self._retries is None else self._retries.last_cost)
 
     async def wait_or_raise(self, error: UID2Error) -> None:
         """Wait before the attempt that follows *error*, or raise it if none does."""
         # A fresh connection is not reused, whatever the transport says, so that a
         # failure is confirmed only once.
-        error.reused_connection = error.reused_connection and not self._fresh
+        error.reused_connection = error.reused_connection and not self.fresh_connection
         self._failed(error)
         if isinstance(error, EnvelopeError):
             await self._not_opened(error)
-        if self._retries is None:
-            self._retries = Retries(
-                self._retry, deadline=self._deadline, now=self._now, began=self._began
+        if self.retries is None:
+            self.retries = Retries(
+                self.retry, deadline=self.deadline, now=self.now, began=self.began
             )
-        delay = self._retries.delay_after(error, self._attempts)
+        delay = self.retries.delay_after(error, self.attempts)
         if delay is None:
             try:
                 raise error
             finally:
                 # The error refers to this frame.
                 del error
-        self._fresh = self._retries.fresh_connection
+        self.fresh_connection = self.retries.fresh_connection
         self._retry_scheduled(delay)
-        await self._retries.sleep(delay)
+        await self.retries.sleep(delay)
 
     def _failed(self, error: UID2Error) -> None:
         """Add the details of the attempt to its error, and notify hooks."""
-        self._region = error.region = error.region or self._region
-        error.endpoint = self._call.path
-        error.trace_id = self._trace_id
-        error.attempts = self._attempts
+        self.region = error.region = error.region or self.region
+        error.endpoint = self.call.path
+        error.trace_id = self.trace_id
+        error.attempts = self.attempts
         if isinstance(error, ClockSkewError) and not error.reused_connection:
             # A call gets only one extra attempt because of its time.
-            if self._time_retried:
+            if self.time_retried:
                 error.corrected = error.late = False
-            self._time_retried = True
+            self.time_retried = True
         failed = AttemptFailed(
-            endpoint=self._call.path,
-            attempt=self._attempts,
-            trace_id=self._trace_id,
+            endpoint=self.call.path,
+            attempt=self.attempts,
+            trace_id=self.trace_id,
             error_type=type(error).__name__,
             status=error.status if isinstance(error, OperatorError) else None,
-            elapsed=self._now() - self._started,
-            region=self._region,
+            elapsed=self.now() - self.started,
+            region=self.region,
         )
-        emit(self._hooks, failed)
+        emit(self.hooks, failed)
 
     async def _not_opened(self, error: EnvelopeError) -> None:
         """Renew connections that carry foreign replies, and report such a reply."""
         mismatch = error.foreign_nonce or error.untimely
         if mismatch or error.reused_connection:
-            await self._pipeline.renew()
+            await self.pipeline.renew()
         if not mismatch:
             return
-        path, trace_id = self._call.path, self._trace_id
+        path, trace_id = self.call.path, self.trace_id
         logger.warning(
             "%s: the reply was encrypted for another request, trace id %s",
             path,
             trace_id,
         )
-        emit(self._hooks, ReplyMismatch(endpoint=path, trace_id=trace_id))
+        emit(self.hooks, ReplyMismatch(endpoint=path, trace_id=trace_id))
 
     def _retry_scheduled(self, delay: float) -> None:
-        """Notify hooks and log that another attempt follows."""
-        path, number = self._call.path, self._attempts + 1
+        path, number = self.call.path, self.attempts + 1
         logger.info("%s: attempt %d follows in %.3f s", path, number, delay)
-        emit(self._hooks, RetryScheduled(endpoint=path, attempt=number, delay=delay))
+        emit(self.hooks, RetryScheduled(endpoint=path, attempt=number, delay=delay))
 
     def finished(self, error_type: str | None) -> CallFinished:
         """Return the event for the end of the call."""
         return CallFinished(
-            endpoint=self._call.path,
-            attempts=self._attempts,
-            trace_id=self._trace_id or None,
-            elapsed=self._now() - self._began,
+            endpoint=self.call.path,
+            attempts=self.attempts,
+            trace_id=self.trace_id or None,
+            elapsed=self.now() - self.began,
             error_type=error_type,
-            region=self._region,
-            skew=self._pipeline.clock_skew,
+            region=self.region,
+            skew=self.pipeline.skew.seconds,
         )
 
     def gave_up(self, error: UID2Error) -> None:
         """Log that the call failed, with only the class of the error."""
         logger.warning(
             "%s failed with %s after %d attempt(s), trace id %s",
-            self._call.path,
+            self.call.path,
             type(error).__name__,
-            self._attempts,
-            self._trace_id,
+            self.attempts,
+            self.trace_id,
         )
 
 

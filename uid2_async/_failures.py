@@ -6,8 +6,6 @@ import asyncio
 import copy
 from typing import Any, Final, TypeVar, cast
 
-__all__ = ["CONTROL_FLOW", "fresh_error", "is_cancelled", "is_stray"]
-
 E = TypeVar("E", bound=BaseException)
 
 CONTROL_FLOW: Final = (

@@ -23,8 +23,6 @@ from weakref import WeakSet
 from uid2_async._failures import CONTROL_FLOW
 from uid2_async.errors import ClientClosedError
 
-__all__ = ["Portal", "run_in_thread"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -110,7 +108,7 @@ class Portal:
         """Start *call* in the loop. Holds the lock, so that it precedes the stop."""
         with self._lock:
             call.thread = self._started()
-            call.thread.loop.call_soon_threadsafe(call.thread.begin, call)
+            call.thread.loop.call_soon_threadsafe(call.thread.start_call, call)
 
     def open(self, context: AbstractAsyncContextManager[T]) -> T:
         """Enter *context* in the loop. It is exited when the portal is closed."""
@@ -210,7 +208,7 @@ class _LoopThread(Thread):
         self._stopping = True
         self.loop.call_soon_threadsafe(self.loop.stop)
 
-    def begin(self, call: _Call[Any]) -> None:
+    def start_call(self, call: _Call[Any]) -> None:
         """Start *call*. Runs in the loop."""
         if call.done():
             return
@@ -289,7 +287,6 @@ def _after_fork() -> None:
 
 
 def _at_exit() -> None:
-    """Close all portals that the program left open."""
     for portal in list(_living):
         with suppress(BaseException):
             portal.close(timeout=_EXIT_SECONDS)

@@ -100,12 +100,10 @@ def printable(text: str) -> str:
 
 
 def _is_harmless(char: str) -> bool:
-    """Whether *char* may be printed as is."""
     return char.isprintable() or unicodedata.category(char) == "Zs"
 
 
 def _escape(char: str) -> str:
-    """Return *char* as an escape of a Python string literal."""
     return char.encode("unicode_escape").decode("ascii")
 
 

@@ -127,7 +127,6 @@ class BidstreamClient(Unpicklable):
 def _pair(
     tokens: Iterable[str], names: Iterable[str | None] | None
 ) -> Iterable[tuple[str, str | None]]:
-    """Pair each token with its domain or app."""
     if names is None:
         return zip(tokens, repeat(None), strict=False)
     tokens, names = list(tokens), list(names)

@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from uid2_async.bulk.state import MappingState
     from uid2_async.models import IdentityScope
 
-__all__ = ["BlockingClient", "BlockingKeyStore", "BlockingTokenRefresher"]
-
-
 P = ParamSpec("P")
 T = TypeVar("T")
 O = TypeVar("O", UID2Client, TokenRefresher, KeyStore)  # noqa: E741 - what is opened
@@ -155,7 +152,6 @@ class _Bound(Unpicklable, Generic[O]):
 
 
 def _is_in_loop() -> bool:
-    """Return whether the calling thread runs an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -164,11 +160,11 @@ def _is_in_loop() -> bool:
 
 
 def _blocking(
-    method: Callable[Concatenate[O, P], Coroutine[Any, Any, T]],
-) -> Callable[[Callable[..., object]], Callable[Concatenate[_Bound[O], P], T]]:
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[[Callable[..., object]], Callable[Concatenate[Any, P], T]]:
     """Replace a function with the blocking form of a coroutine method."""
 
-    def call(self: _Bound[O], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: _Bound[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._call(method, *args, **kwargs)
 
     # Unwrapped, because the result is wrapped by strip_tracebacks itself.
@@ -266,7 +262,6 @@ class BlockingKeyStore(_Bound[KeyStore]):
         self._store().save(path)
 
     def _store(self) -> KeyStore:
-        """Return the open store."""
         if not self._is_open():
             self._call(_do_nothing)
         return self._object

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 from uid2_async._call import Call, Credentials, positive
 from uid2_async._client import (
     CallOptions,
-    ConnectionOptions,
     OperatorClient,
-    refresh_call,
 )
 from uid2_async._private import Secret
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
 from uid2_async.config import check_api_key
 from uid2_async.errors import ConfigError, InputError
-from uid2_async.hooks import Hook, count_identities, count_identity
+from uid2_async.hooks import Hook, count_identities
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
     Bucket,
@@ -59,13 +57,18 @@ class _Options(CallOptions, total=False):
     send_raw: bool
 
 
-class _AllOptions(_Options, ConnectionOptions, total=False):
+class _AllOptions(_Options, total=False):
     """The options that :meth:`UID2Client.from_env` passes to the constructor."""
 
     base_url: str | Sequence[str]
     api_key: str
     client_secret: str
+    session: aiohttp.ClientSession | None
+    transport: Transport | None
     envelope: Envelope | None
+    proxy: str | None
+    ca_file: str | os.PathLike[str] | None
+    allow_http: bool
     clock: Clock | None
 
 
@@ -161,7 +164,6 @@ class UID2Client(OperatorClient):
         )
 
     def _set_options(self, **options: Unpack[_Options]) -> None:
-        """Set the options that :meth:`with_options` can change."""
         self._set_call_options(options)
         if "max_batch_size" in options:
             positive(options["max_batch_size"], "max_batch_size")
@@ -283,12 +285,7 @@ class UID2Client(OperatorClient):
         call = Call(
             path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
         )
-        work = self._run(call, timeout)
-        if not self.hooks:
-            return await work
-        return await count_identity(
-            work, hooks=self.hooks, endpoint=call.path, kind=one.kind
-        )
+        return await self._run_for_one(call, one.kind, timeout)
 
     def _warn_of_missing_consent(self) -> None:
         """Warn the caller of generate_token, the first time."""
@@ -300,38 +297,6 @@ class UID2Client(OperatorClient):
                 UserWarning,
                 stacklevel=4,
             )
-
-    async def refresh_token(
-        self, identity_tokens: IdentityTokens, *, timeout: float | None = None
-    ) -> IdentityTokens | OptedOut:
-        """Refresh identity tokens (docs/protocol.md 2.2). The API key is not needed.
-
-        The old tokens remain valid until they expire, so a lost reply loses nothing.
-
-        Example:
-            >>> if tokens.state(datetime.now(UTC)) is TokenState.DUE:
-            ...     tokens = await client.refresh_token(tokens)
-
-        Args:
-            identity_tokens: The result of generate_token or of the last refresh.
-            timeout: In seconds, instead of the client's.
-
-        Returns:
-            New tokens with a new refresh_response_key; or OptedOut.
-
-        Raises:
-            InputError: If the tokens lack what is needed to decrypt the reply.
-            ExpiredTokenError: If the refresh token has expired. Generate new tokens.
-            InvalidTokenError: If the operator does not know the refresh token, or if it
-                has expired and the API key is not valid.
-        """
-        call = refresh_call(identity_tokens, self._pipeline.now_ms)
-        work = self._run(call, timeout)
-        if not self.hooks:
-            return await work
-        return await count_identity(
-            work, hooks=self.hooks, endpoint=call.path, kind="token"
-        )
 
     async def validate_token(
         self,
@@ -406,7 +371,7 @@ class UID2Client(OperatorClient):
             return mapping.align_map(query, {})
         call = Call(
             path=mapping.MAP_V3_PATH,
-            payload=mapping.build_map_v3_request(query),
+            payload=wire.encode(query.values),
             parse=partial(mapping.parse_map_v3_reply, query=query),
             binary=True,
             max_reply_bytes=mapping.MAP_REPLY_BYTES,
@@ -459,9 +424,7 @@ class UID2Client(OperatorClient):
             call = Call(
                 path=mapping.MAP_V2_PATH,
                 payload=mapping.build_map_v2_request(key, values, link_id=link_id),
-                parse=lambda payload, sent=values: mapping.parse_map_v2_reply(  # type: ignore[misc] # mypy cannot infer lambda defaults
-                    payload, sent
-                ),
+                parse=partial(mapping.parse_map_v2_reply, values=values),
                 max_reply_bytes=mapping.MAP_REPLY_BYTES,
             )
             rows[key] = await self._run(call, timeout)
@@ -533,7 +496,6 @@ class UID2Client(OperatorClient):
         return await self._fetch_keys(BIDSTREAM_PATH, timeout)
 
     async def _fetch_keys(self, path: str, timeout: float | None) -> KeyRing:
-        """Fetch a key ring. The request has an empty payload."""
         # Imported here, because publishers and advertisers do not need keys.
         from uid2_async.protocol.keyring import KeyRing  # noqa: PLC0415 - reason above
 
@@ -607,7 +569,6 @@ def _credentials(
 
 
 def _deprecated(message: str) -> None:
-    """Warn the caller of the client's method."""
     warnings.warn(message, DeprecationWarning, stacklevel=4)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
 from uid2_async._call import Call
-from uid2_async._client import OperatorClient, refresh_call
+from uid2_async._client import OperatorClient
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
 from uid2_async.errors import ConfigError
@@ -27,8 +27,6 @@ from uid2_async.transport import Transport
 
 if TYPE_CHECKING:
     import aiohttp
-
-__all__ = ["ClientSideClient"]
 
 
 class ClientSideClient(OperatorClient):
@@ -154,7 +152,7 @@ class ClientSideClient(OperatorClient):
                 one, now_ms, random_bytes(IV_BYTES)
             ),
         )
-        return await self._run(call, timeout)
+        return await self._run_for_one(call, one.kind, timeout)
 
     def _seal(
         self, identity: Identity, now_ms: int, iv: bytes
@@ -173,31 +171,8 @@ class ClientSideClient(OperatorClient):
         )
         return body, lambda reply: client_side.open_client_generate_reply(reply, cipher)
 
-    async def refresh_token(
-        self, identity_tokens: IdentityTokens, *, timeout: float | None = None
-    ) -> IdentityTokens | OptedOut:
-        """Refresh identity tokens like UID2Client (docs/protocol.md 2.2).
-
-        Args:
-            identity_tokens: The result of generate or of the last refresh.
-            timeout: Seconds for the call. Defaults to the client's timeout.
-
-        Returns:
-            New tokens with a new refresh_response_key, or OptedOut.
-
-        Raises:
-            InputError: If the reply cannot be decrypted with the key in
-                *identity_tokens*.
-            InvalidTokenError: If the refresh token is unknown to the operator or too
-                old. Generate new tokens.
-        """
-        return await self._run(
-            refresh_call(identity_tokens, self._pipeline.now_ms), timeout
-        )
-
 
 def _origin_header(origin: str | None) -> dict[str, str]:
-    """Return the header with the origin of a page."""
     if origin is None:
         return {}
     if not (origin.isascii() and origin.isprintable() and origin.strip()):

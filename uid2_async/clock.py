@@ -22,11 +22,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
-from typing import ClassVar, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
-from uid2_async._private import RedactedRepr, logger
+from uid2_async._private import logger
+from uid2_async.errors import ClockSkewError
 from uid2_async.models import ms_from_datetime
 
 Clock: TypeAlias = Callable[[], datetime]
@@ -80,31 +81,15 @@ def clock_in_use() -> Clock | None:
     return _in_use
 
 
-def ms_clock(clock: Clock | None) -> Callable[[], int]:
-    """Return the time of *clock*, or of the system, as ms since the Unix epoch.
-
-    For callers that need the time for each token: it takes a tenth of the time of a
-    conversion from a datetime.
-    """
-    chosen = clock or _in_use
-    if chosen is None:
-        return _system_ms
-    return lambda: ms_from_datetime(chosen())
-
-
 def ns_clock(clock: Clock | None) -> Callable[[], int]:
-    """Return a clock in ns since the Unix epoch; else as :func:`ms_clock`.
+    """Return the time of *clock*, or of the system, as ns since the Unix epoch.
 
-    The system's is the C function itself, which matters where each token asks.
+    The system's is the C function itself, because callers ask for each token.
     """
     chosen = clock or _in_use
     if chosen is None:
         return time.time_ns
     return lambda: ms_from_datetime(chosen()) * NS_PER_MS
-
-
-def _system_ms() -> int:
-    return time.time_ns() // NS_PER_MS
 
 
 def _make_system_monotonic() -> Monotonic:
@@ -191,11 +176,13 @@ class ClockReading(msgspec.Struct, frozen=True, gc=False):
         monotonic_s: The monotonic clock, in seconds. It also counts while the machine
             is suspended, so that the estimate of the operator's clock stays valid.
         ahead_ms: By how much the wall clock is ahead of the monotonic clock, in ms.
+        operator_ms: The estimate of the operator's time, in ms since the Unix epoch.
     """
 
     wall_ms: int
     monotonic_s: float
     ahead_ms: float
+    operator_ms: int
 
 
 class _Sample(msgspec.Struct, frozen=True, gc=False):
@@ -208,118 +195,91 @@ class _Sample(msgspec.Struct, frozen=True, gc=False):
     sealed: bool
 
 
-class ClockCorrection(RedactedRepr, frozen=True, kw_only=True):
-    """The result of comparing clocks after the operator rejected a request's time.
-
-    Attributes:
-        corrected: Whether the next request will use a corrected time.
-        late: Whether the time was right, so that the request must have been slow.
-        offset: Seconds by which the operator's clock is ahead of the time that was
-            sent. None if unknown.
-    """
-
-    _repr_fields: ClassVar[tuple[str, ...]] = ("corrected", "late", "offset")
-
-    corrected: bool = False
-    late: bool = False
-    offset: float | None = None
-
-
 class ClockSkew:
     """Estimates the operator's clock, and returns times that it accepts."""
 
-    def __init__(self, wall_ms: Callable[[], int], monotonic: Monotonic) -> None:
-        """Start without samples.
-
-        Args:
-            wall_ms: This machine's wall clock, in ms since the Unix epoch.
-            monotonic: Its monotonic clock, in seconds.
-        """
-        self._wall_ms = wall_ms
+    def __init__(self, wall_ns: Callable[[], int], monotonic: Monotonic) -> None:
+        """Start without samples. *monotonic* is in seconds."""
+        self._wall_ns = wall_ns
         self._monotonic = monotonic
         self._samples: deque[_Sample] = deque(maxlen=_SAMPLES)
         self._best: _Sample | None = None
         self._warned = False
 
     def read(self) -> ClockReading:
-        """Read both clocks."""
-        wall_ms, monotonic_s = self._wall_ms(), self._monotonic()
-        return ClockReading(wall_ms, monotonic_s, wall_ms - monotonic_s * 1000)
+        """Read both clocks, and estimate the operator's."""
+        wall_ms, monotonic_s = self._wall_ns() // NS_PER_MS, self._monotonic()
+        ahead_ms = wall_ms - monotonic_s * 1000
+        offset_ms = self._offset_ms(monotonic_s, ahead_ms) if self._best else 0
+        return ClockReading(wall_ms, monotonic_s, ahead_ms, wall_ms + offset_ms)
 
-    def offset_ms(self, now: ClockReading) -> int:
+    def now_ms(self) -> int:
+        """Return the best estimate of the operator's time, in ms."""
+        return self.read().operator_ms
+
+    @property
+    def seconds(self) -> float:
+        """By how much the operator's clock is ahead, or 0 if that is insignificant."""
+        now = self.read()
+        return (now.operator_ms - now.wall_ms) / 1000
+
+    def _offset_ms(self, monotonic_s: float, ahead_ms: float) -> int:
         """Return the ms to add to the wall clock, or 0 if unknown or insignificant."""
         best = self._best
         if best is None:
             return 0
-        drift_ms = (now.monotonic_s - best.at) * 1000 * _DRIFT
+        drift_ms = (monotonic_s - best.at) * 1000 * _DRIFT
         # A clock that was set is usually right afterward. If not, the operator
         # rejects it.
-        if abs(now.ahead_ms - best.ahead_ms) > _STEP_MS + drift_ms:
+        if abs(ahead_ms - best.ahead_ms) > _STEP_MS + drift_ms:
             return 0
-        offset = best.anchor_ms - now.ahead_ms
+        offset = best.anchor_ms - ahead_ms
         return round(offset) if _is_significant(offset, best) else 0
-
-    def time_ms(self, now: ClockReading) -> int:
-        """Return the time to send in a request."""
-        return now.wall_ms + self.offset_ms(now)
 
     def observe(
         self, sent: ClockReading, received: ClockReading, server_ms: int
     ) -> None:
-        """Add the time in an encrypted reply as a sample.
-
-        Args:
-            sent: When the request was encrypted.
-            received: When the reply was read.
-            server_ms: The time in the reply, in ms since the Unix epoch.
-        """
+        """Add the time in an encrypted reply as a sample."""
         if self._best is not None and not self._best.sealed:
             self._forget()
         self._add(sent, received, server_ms, sealed=True)
-        if not self._warned:
-            self._warn_if_wrong(received)
-
-    def _warn_if_wrong(self, now: ClockReading) -> None:
-        """Warn once about a clock that is wrong by much."""
-        offset = self.offset_ms(now)
+        if self._warned:
+            return
+        offset = self._offset_ms(received.monotonic_s, received.ahead_ms)
         if abs(offset) > _WARNED_MS:
             self._warned = True
             logger.warning("This machine's clock is off by %.0f s", -offset / 1000)
 
     def on_time_rejected(
         self,
+        error: ClockSkewError,
         sent: ClockReading,
-        sent_ms: int,
         received: ClockReading,
         date_ms: int | None,
-    ) -> ClockCorrection:
+    ) -> None:
         """Correct the estimate after the operator rejected a request's time.
 
-        Args:
-            sent: When the request was encrypted.
-            sent_ms: The time in the request, in ms since the Unix epoch.
-            received: When the rejection was read.
-            date_ms: The ``Date`` header of the rejection in ms since the Unix epoch, or
-                None.
+        The result is added to *error*. *date_ms* is the ``Date`` header of the
+        rejection in ms since the Unix epoch, or None.
         """
         best = self._best
         if best is not None and received.monotonic_s - best.at <= _KNOWN_FOR_S:
-            offset = sent.monotonic_s * 1000 + best.anchor_ms - sent_ms
+            offset = sent.monotonic_s * 1000 + best.anchor_ms - sent.operator_ms
             if _is_significant(offset, best):
                 self._trust(best, received)
-                return ClockCorrection(corrected=True, offset=offset / 1000)
-        else:
-            best = None
+                error.corrected, error.offset = True, offset / 1000
+                return
+            error.late = True
         if date_ms is None:
-            return ClockCorrection(late=best is not None)
+            return
         # How far the request's own time had advanced when the reply was half-way.
         half_way_ms = (received.monotonic_s - sent.monotonic_s) * 500
-        offset = date_ms - sent_ms - half_way_ms
-        if not _APPLIED_MS < abs(offset) <= _MOST_BY_DATE_MS:
-            return ClockCorrection(late=best is not None, offset=offset / 1000)
-        self._forget()
-        self._add(sent, received, date_ms, sealed=False)
-        return ClockCorrection(corrected=True, offset=offset / 1000)
+        offset = date_ms - sent.operator_ms - half_way_ms
+        error.offset = offset / 1000
+        if _APPLIED_MS < abs(offset) <= _MOST_BY_DATE_MS:
+            self._forget()
+            self._add(sent, received, date_ms, sealed=False)
+            error.corrected, error.late = True, False
 
     def _add(
         self,
@@ -347,7 +307,6 @@ class ClockSkew:
             self._best = sample
 
     def _forget(self) -> None:
-        """Remove all samples."""
         self._samples.clear()
         self._best = None
 

@@ -35,18 +35,7 @@ _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 
 
 class Settings(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
-    """The settings that a client needs to reach an operator.
-
-    Attributes:
-        base_url: The base URL.
-        api_key: The API key.
-        client_secret: The client secret in base64.
-        scope: UID2 or EUID.
-        allow_http: Whether plain http is allowed for hosts other than loopback.
-        proxy: The URL of an HTTP proxy, or None.
-        ca_file: A PEM file with the CAs to trust, or None for the system's.
-        timeout: Seconds for a whole call, or None for the default.
-    """
+    """The options of a client that environment variables can set."""
 
     _repr_fields: ClassVar[tuple[str, ...]] = (
         *("base_url", "scope", "allow_http", "ca_file", "timeout"),
@@ -213,7 +202,6 @@ def _look_up(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:
-    """Parse a Boolean variable."""
     value = (_look_up(environ, name) or "").lower()
     if value not in _TRUE | _FALSE:
         raise ConfigError(f"{name} must be 1 or 0.")
@@ -223,13 +211,7 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
 def _proxy(environ: Mapping[str, str], name: str) -> str | None:
     """Read the URL of a proxy. It may contain a password and is not shown."""
     value = _look_up(environ, name)
-    if not value:
-        return None
-    try:
-        parse_proxy(value)
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error.message}", hint=error.hint) from None
-    return value
+    return _checked(value, name, parse_proxy) if value else None
 
 
 def _ca_file(environ: Mapping[str, str], name: str) -> str | None:
@@ -240,15 +222,19 @@ def _ca_file(environ: Mapping[str, str], name: str) -> str | None:
     # Imported here, because only clients with a private CA need it.
     from uid2_async.tls import verifying_context  # noqa: PLC0415 - reason above
 
+    return _checked(value, name, verifying_context)
+
+
+def _checked(value: str, name: str, check: Callable[[str], object]) -> str:
+    """Return *value*, or let the error of *check* begin with the variable's name."""
     try:
-        verifying_context(value)
+        check(value)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error.message}", hint=error.hint) from None
     return value
 
 
 def _seconds(environ: Mapping[str, str], name: str) -> float | None:
-    """Parse a duration in seconds."""
     value = _look_up(environ, name)
     if not value:
         return None
@@ -263,36 +249,20 @@ def _seconds(environ: Mapping[str, str], name: str) -> float | None:
     )
 
 
-class PublishedHost(NamedTuple):
-    """One of the hosts in docs/protocol.md 1.1.
-
-    Attributes:
-        scope: UID2 or EUID.
-        environment: ``I`` (integration) or ``P`` (production), as in API keys.
-    """
-
-    scope: IdentityScope
-    environment: str
-
-
-_UID2_PROD: Final = PublishedHost(IdentityScope.UID2, "P")
-PUBLISHED: Final = {
-    "operator-integ.uidapi.com": PublishedHost(IdentityScope.UID2, "I"),
-    "prod.uidapi.com": _UID2_PROD,
-    "global.prod.uidapi.com": _UID2_PROD,
-    "usw.prod.uidapi.com": _UID2_PROD,
-    "au.prod.uidapi.com": _UID2_PROD,
-    "jp.prod.uidapi.com": _UID2_PROD,
-    "sg.prod.uidapi.com": _UID2_PROD,
-    "integ.euid.eu": PublishedHost(IdentityScope.EUID, "I"),
-    "prod.euid.eu": PublishedHost(IdentityScope.EUID, "P"),
-}
 _PUBLISHED_DOMAINS: Final = {
     "uidapi.com": IdentityScope.UID2,
     "euid.eu": IdentityScope.EUID,
 }
-_KEY = re.compile(r"(?P<scope>UID2|EUID)-C-(?P<environment>[LTIP])-[0-9]+-")
+# The environments of API keys.
 _ENVIRONMENTS: Final = {"L": "local", "T": "test", "I": "integration", "P": "prod"}
+PUBLISHED: Final = {
+    url.removeprefix("https://"): "I" if name == "integ" else "P"
+    for base_urls in _BASE_URLS.values()
+    for name, url in base_urls.items()
+}
+"""The environment of each host in docs/protocol.md 1.1, as in API keys."""
+
+_KEY = re.compile(r"(?P<scope>UID2|EUID)-C-(?P<environment>[LTIP])-[0-9]+-")
 
 
 def normalize_base_url(text: str, *, allow_http: bool = False) -> str:
@@ -312,7 +282,9 @@ def normalize_base_url(text: str, *, allow_http: bool = False) -> str:
             fragment, or is plain http where that is not allowed. The message contains
             no credentials.
     """
-    parts = _split(text.strip())
+    parts = _split(text.strip(), "https")
+    if parts is None:
+        raise ConfigError("The base URL is not a URL.", hint="Example: https://host")
     if parts.username is not None or parts.password is not None:
         raise ConfigError("The base URL contains credentials. Remove them.")
     if parts.query or parts.fragment:
@@ -323,19 +295,17 @@ def normalize_base_url(text: str, *, allow_http: bool = False) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
-def _split(text: str) -> SplitResult:
-    """Parse *text*, adding https if there is no scheme."""
+def _split(text: str, default_scheme: str) -> SplitResult | None:
+    """Parse a URL, or return None if it is not one."""
     if "://" not in text:
-        text = f"https://{text}"
+        text = f"{default_scheme}://{text}"
     try:
         parts = urlsplit(text)
         # Accessing the port validates it.
         usable = bool(parts.hostname) and parts.port != 0 and text.isprintable()
-        if usable and " " not in text:
-            return parts
     except ValueError:
-        pass
-    raise ConfigError("The base URL is not a URL.", hint="Example: https://host")
+        return None
+    return parts if usable and " " not in text else None
 
 
 def _check_scheme(scheme: str, host: str, *, allow_http: bool) -> None:
@@ -404,27 +374,16 @@ def parse_proxy(text: str) -> Proxy:
     Raises:
         ConfigError: If it is not such a URL.
     """
-    parts = _split_proxy(text.strip())
-    if parts is None:
+    parts = _split(text.strip(), "http")
+    if parts is None or parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigError("The proxy is not a URL.", hint=_PROXY_HINT)
     if parts.scheme not in {"http", "https"}:
         raise ConfigError(
             "The proxy is neither http nor https.",
             hint="Use an HTTP proxy. SOCKS is not supported.",
         )
-    place = parts.netloc.rpartition("@")[2]
-    return Proxy(f"{parts.scheme}://{place}", _login(parts))
-
-
-def _split_proxy(text: str) -> SplitResult | None:
-    """Return the parts of a proxy's URL, or None if it is not such a URL."""
-    try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
-        usable = bool(parts.hostname) and parts.port != 0 and text.isprintable()
-    except ValueError:
-        return None
-    more = parts.path.strip("/") or parts.query or parts.fragment
-    return parts if usable and " " not in text and not more else None
+    host_and_port = parts.netloc.rpartition("@")[2]
+    return Proxy(f"{parts.scheme}://{host_and_port}", _login(parts))
 
 
 _PROXY_HINT: Final = (
@@ -474,9 +433,9 @@ def check_api_key(
 
 def _check_environment(environment: str, host: str) -> None:
     """Raise if a key of one environment is used with a published host of another."""
-    published = PUBLISHED.get(host)
-    if published is not None and published.environment != environment:
+    served = PUBLISHED.get(host, environment)
+    if served != environment:
         raise ConfigError(
             f"The API key belongs to the {_ENVIRONMENTS[environment]} environment, but "
-            f"the base URL serves {_ENVIRONMENTS[published.environment]}.",
+            f"the base URL serves {_ENVIRONMENTS[served]}.",
         )

@@ -37,11 +37,7 @@ _PROXY_AUTH_REQUIRED: Final = 407
 
 
 class ConnectionUse:
-    """What is known about the connection of a request.
-
-    Attributes:
-        reused: Whether it has served another request before.
-    """
+    """Whether the connection of a request has served another one before."""
 
     reused: bool = False
 
@@ -57,7 +53,7 @@ class RefusalConnector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         """Pass *options* to aiohttp's own connector."""
         super().__init__(**options)
-        self._factory = partial(_make_handler, loop=self._loop)
+        self._factory = partial(_HeadFirst, loop=self._loop)  # type: ignore[assignment] # partial is invariant
 
 
 class _HeadFirst(ResponseHandler):
@@ -83,7 +79,6 @@ class _HeadFirst(ResponseHandler):
         super().set_response_params(**options)
 
     def data_received(self, data: bytes) -> None:
-        """Handle received bytes."""
         if data[8:12] == b" 200" or not data.startswith(b"HTTP/1."):
             super().data_received(data)
             return
@@ -93,7 +88,6 @@ class _HeadFirst(ResponseHandler):
             super().data_received(body)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """End the connection."""
         self._cancel_timer()
         super().connection_lost(exc)
 
@@ -131,11 +125,6 @@ class _HeadFirst(ResponseHandler):
             self._silence_timer = None
 
 
-def _make_handler(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
-    """Create the protocol of one connection."""
-    return _HeadFirst(loop)
-
-
 def close_idle(session: aiohttp.ClientSession, base_urls: Iterable[str]) -> None:
     """Close the idle connections of a session to the hosts of *base_urls*."""
     hosts = {(url.raw_host, url.port) for url in map(URL, base_urls)}
@@ -170,35 +159,30 @@ class Deadlines:
         """Limit nothing yet."""
         self.loop: asyncio.AbstractEventLoop = loop
         self.limits: set[TimeLimit] = set()
+        self.due: float = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._due = math.inf
 
-    def add(self, limit: TimeLimit) -> None:
-        """End *limit* when its time is over, unless it is removed before."""
-        self.limits.add(limit)
-        if limit.when < self._due:
-            self._arm(limit.when)
+    def arm(self, when: float) -> None:
+        """End limits at *when*, and not only later."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self.due = self.loop.call_at(when, self._check), when
 
     def close(self) -> None:
         """Cancel the timer, if no limit needs it."""
         if self._timer is not None and not self.limits:
             self._timer.cancel()
-            self._timer, self._due = None, math.inf
-
-    def _arm(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._due = self.loop.call_at(when, self._check), when
+            self._timer, self.due = None, math.inf
 
     def _check(self) -> None:
         """End the limits whose time is over, and wait for the next one."""
-        self._timer, self._due = None, math.inf
+        self._timer, self.due = None, math.inf
         now = self.loop.time()
         for limit in [limit for limit in self.limits if limit.when <= now]:
             self.limits.remove(limit)
             limit.expire()
         if self.limits:
-            self._arm(min(limit.when for limit in self.limits))
+            self.arm(min(limit.when for limit in self.limits))
 
 
 class TimeLimit:
@@ -221,10 +205,13 @@ class TimeLimit:
 
     def __enter__(self) -> Self:
         """Start to watch the current task."""
-        task = asyncio.current_task(self._deadlines.loop)
+        deadlines = self._deadlines
+        task = asyncio.current_task(deadlines.loop)
         assert task is not None  # noqa: S101 - only coroutines have limits
         self._task, self._cancelling = task, task.cancelling()
-        self._deadlines.add(self)
+        deadlines.limits.add(self)
+        if self.when < deadlines.due:
+            deadlines.arm(self.when)
         return self
 
     def __exit__(

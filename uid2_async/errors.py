@@ -75,6 +75,15 @@ class UID2Error(Exception):
 
     default_hint: ClassVar[str] = "See the documentation of the call that raised this."
 
+    retryable: bool = False
+    endpoint: str | None = None
+    trace_id: str | None = None
+    attempts: int = 0
+    region: str | None = None
+    reused_connection: bool = False
+    # Immutable, so that a shallow copy cannot share it.
+    _added_notes: tuple[str, ...] = ()
+
     def __init__(self, message: str = "", *, hint: str | None = None) -> None:
         """Store *message*, and *hint* if it is more specific than the class's default.
 
@@ -85,14 +94,6 @@ class UID2Error(Exception):
         super().__init__(message)
         self.message: str = message
         self.hint: str = printable(f"{hint or self.default_hint}")
-        self.retryable: bool = False
-        self.endpoint: str | None = None
-        self.trace_id: str | None = None
-        self.attempts: int = 0
-        self.region: str | None = None
-        self.reused_connection: bool = False
-        # Immutable, so that a shallow copy cannot share it.
-        self._added_notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return the message. The hint is in :attr:`hint` and in a note."""
@@ -284,22 +285,9 @@ class ClockSkewError(OperatorError):
 
     default_hint = "Set this machine's clock (NTP). It is off by a minute or more."
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        hint: str | None = None,
-        status: int = 0,
-        code: str | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        """Store the details of the reply. The offset is set later."""
-        super().__init__(
-            message, hint=hint, status=status, code=code, retry_after=retry_after
-        )
-        self.offset: float | None = None
-        self.corrected: bool = False
-        self.late: bool = False
+    offset: float | None = None
+    corrected: bool = False
+    late: bool = False
 
     def _context(self) -> list[str]:
         """Add the difference between the clocks."""
@@ -353,6 +341,9 @@ class EnvelopeError(UID2Error):
         "portal answers in the operator's place."
     )
 
+    foreign_nonce: bool = False
+    untimely: bool = False
+
     def __init__(
         self,
         message: str = "The operator's reply could not be decrypted.",
@@ -361,8 +352,6 @@ class EnvelopeError(UID2Error):
     ) -> None:
         """Store the message."""
         super().__init__(message, hint=hint)
-        self.foreign_nonce: bool = False
-        self.untimely: bool = False
 
 
 class ProtocolError(UID2Error):

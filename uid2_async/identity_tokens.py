@@ -19,8 +19,6 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError
 from uid2_async.models import datetime_from_ms, ms_from_datetime
 
-__all__ = ["IdentityTokens", "TokenState", "read_object"]
-
 
 class TokenState(StrEnum):
     """The state of identity tokens, which determines what to do with them."""
@@ -165,8 +163,8 @@ class IdentityTokens(RedactedRepr, frozen=True, kw_only=True, weakref=True):
         Raises:
             InputError: If *now* is naive.
         """
-        # Raises for a naive datetime, which cannot be compared.
-        ms_from_datetime(now)
+        if now.tzinfo is None:
+            ms_from_datetime(now)  # raises, because it cannot be compared
         if now >= self.refresh_expires:
             return TokenState.DEAD
         if now >= self.identity_expires:

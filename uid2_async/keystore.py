@@ -10,7 +10,6 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Protocol, Self, TypeAlias
 
 import msgspec
@@ -20,17 +19,16 @@ from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
 from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import (
+    NS_PER_MS,
     Clock,
     Monotonic,
     monotonic_of,
-    ms_clock,
+    ns_clock,
     suspend_aware_sleep,
 )
 from uid2_async.errors import CallTimeoutError, KeysUnavailableError, ProtocolError
 from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import KeyRing
-
-__all__ = ["FileKeyStore", "KeyStore", "Keys", "ring_of"]
 
 _logger = logging.getLogger("uid2_async")
 
@@ -96,7 +94,7 @@ class KeyStore(Unpicklable):
         self._refresh_every = positive(refresh_every, "refresh_every")
         self._timeout = positive(timeout, "timeout")
         self._required = required
-        self._now_ms = ms_clock(clock)
+        self._now_ns = ns_clock(clock)
         self._monotonic = monotonic_of(clock, monotonic)
         self._random = _random
         self._sleep = _sleep or suspend_aware_sleep(self._monotonic)
@@ -144,8 +142,10 @@ class KeyStore(Unpicklable):
         """
         return self._is_usable() and (self._task is None or _is_running(self._task))
 
+    def _now_ms(self) -> int:
+        return self._now_ns() // NS_PER_MS
+
     def _is_usable(self) -> bool:
-        """Return whether there is a ring with a valid key."""
         return self._ring is not None and self._ring.has_valid_key(self._now_ms())
 
     def __repr__(self) -> str:
@@ -172,12 +172,7 @@ class KeyStore(Unpicklable):
         self._task.add_done_callback(self._on_task_end)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """End the background task."""
         await self.aclose()
 
@@ -193,7 +188,6 @@ class KeyStore(Unpicklable):
             task.get_loop().call_soon_threadsafe(task.cancel)
 
     async def _keep_fresh(self) -> None:
-        """Refresh until the store is closed."""
         task = asyncio.current_task()
         # A fetch may have swallowed the cancellation.
         while self._task is task:
@@ -442,7 +436,6 @@ class FileKeyStore(KeyStore):
         return self._require()
 
     def _reload(self) -> None:
-        """Read the file if it has changed."""
         now = self._monotonic()
         if now < self._next_check:
             return

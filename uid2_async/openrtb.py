@@ -15,15 +15,6 @@ from uid2_async.errors import InputError
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import IdentityScope
 
-__all__ = [
-    "EID_SOURCES",
-    "OpenRTBVersion",
-    "add_openrtb_eid",
-    "domain_or_app_in",
-    "to_openrtb_eid",
-    "tokens_in",
-]
-
 OpenRTBVersion: TypeAlias = Literal["2.5", "2.6"]
 """The OpenRTB version, which determines where the eids are."""
 
@@ -101,7 +92,7 @@ def add_openrtb_eid(
     if tokens.advertising_token in tokens_in(result, scope=scope):
         return result
     parent = result
-    for name in _choose_place(result, version):
+    for name in _choose_parent_path(result, version):
         child = parent.get(name)
         copy = {} if child is None else _copy(child, f"The bid request's {name}")
         parent[name] = parent = copy
@@ -154,7 +145,7 @@ def domain_or_app_in(bid_request: object) -> str | None:
     return None
 
 
-def _choose_place(
+def _choose_parent_path(
     bid_request: Mapping[str, Any], version: OpenRTBVersion
 ) -> tuple[str, ...]:
     """Return the path to the object that contains, or will contain, the eids."""
@@ -167,7 +158,6 @@ def _choose_place(
 
 
 def _make_eid(tokens: IdentityTokens, scope: IdentityScope) -> dict[str, Any]:
-    """Return the eid of the advertising token."""
     uid: dict[str, Any] = {"id": tokens.advertising_token, "atype": _PERSON_BASED}
     if scope in _UID_EXT:
         uid["ext"] = dict(_UID_EXT[scope])

@@ -160,7 +160,6 @@ def load_countries() -> None:
 
 @cache
 def _library() -> ModuleType:
-    """Import the Python port of libphonenumber."""
     try:
         import phonenumbers  # noqa: PLC0415 - an extra, and few need it
     except ImportError:

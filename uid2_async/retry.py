@@ -73,7 +73,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 _NO: Final = Decision(retry=False)
 _TRANSIENT: Final = Decision(retry=True)
-_TRANSIENT_FRESH: Final = Decision(retry=True, fresh_connection=True)
+_TRANSIENT_NEW_CONNECTION: Final = Decision(retry=True, fresh_connection=True)
 _THROTTLED: Final = Decision(retry=True, backoff=Backoff.THROTTLING)
 # A kept connection that the operator had closed, so the request was never read. The
 # first one is retried at once. Any further one is an ordinary transient failure.
@@ -103,7 +103,7 @@ def classify(  # noqa: C901, PLR0911, PLR0912 - one table, to be read as a whole
         case ConnectError() | CallTimeoutError():
             return _TRANSIENT
         case TransportError():
-            return _TRANSIENT_FRESH
+            return _TRANSIENT_NEW_CONNECTION
         case RateLimitError():
             return _THROTTLED
         case ServerError(status=503) if error.retry_after is not None:
@@ -236,57 +236,48 @@ class RetryPolicy:
         return cls(attempts=1, confirm=False)
 
 
+@attrs.define(eq=False, repr=False)
 class Retries:
     """What one call has spent of its policy. It is made after the first failure.
 
+    Times are the event loop's, in seconds.
+
     Attributes:
-        sleep: Waits before another attempt.
         fresh_connection: Whether the next attempt must use a fresh connection.
         last_cost: What the last retry cost the budget. None if there was none.
     """
 
-    def __init__(
-        self,
-        policy: RetryPolicy,
-        *,
-        deadline: float,
-        now: Callable[[], float],
-        began: float,
-    ) -> None:
-        """Start without retries.
+    policy: RetryPolicy
+    deadline: float
+    now: Callable[[], float]
+    began: float
+    fresh_connection: bool = False
+    last_cost: int | None = None
+    _idle: float = 0.0
+    _confirmations: int = 0
+    _spent: set[Decision] = attrs.field(factory=set)
+    # The stop objects of tenacity compare it with this clock.
+    _start_time: float = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda self: time.monotonic() - (self.now() - self.began), takes_self=True
+        ),
+    )
 
-        Args:
-            policy: What is allowed.
-            deadline: When the call must be over, by *now*'s clock, in seconds.
-            now: The event loop's clock.
-            began: When the call began, by *now*'s clock.
-        """
-        self._policy = policy
-        self._random = policy._random  # noqa: SLF001 - an option of the policy
-        self.sleep: Callable[[float], Awaitable[None]] = policy._sleep  # noqa: SLF001 - as above
-        self._deadline = deadline
-        self._now = now
-        # The stop objects of tenacity compare it with this clock.
-        self._began = time.monotonic() - (now() - began)
-        self._idle = 0.0
-        self._confirmations = 0
-        self._spent: set[Decision] = set()
-        self.fresh_connection: bool = False
-        self.last_cost: int | None = None
+    def sleep(self, seconds: float) -> Awaitable[None]:
+        """Wait before another attempt."""
+        return self.policy._sleep(seconds)  # noqa: SLF001 - an option of the policy
 
     def delay_after(self, error: UID2Error, number: int) -> float | None:
-        """Return the seconds to wait before the next attempt; None if there is none.
+        """Return the seconds to wait after attempt *number*; None if it was the last.
 
-        Args:
-            error: The error of attempt *number*. Whether it can be retried is noted
-                on the error.
-            number: The attempt, from 1.
+        Whether *error* can be retried is noted on it.
         """
         decision = self._decide(error)
         hint = error.retry_after if isinstance(error, OperatorError) else None
         is_too_long = (hint or 0.0) > MAX_RETRY_AFTER_SECONDS
         throttled = decision.backoff is Backoff.THROTTLING
-        if throttled and not self._policy.retry_throttled and not is_too_long:
+        if throttled and not self.policy.retry_throttled and not is_too_long:
             # The caller delays all of its calls together.
             return None
         if decision.retry and not is_too_long:
@@ -308,7 +299,7 @@ class Retries:
         if decision.once and decision in self._spent:
             # A second lost connection is not a stale one, and a second reply that
             # cannot be decrypted is not an accident.
-            decision = _TRANSIENT_FRESH if decision is _STALE else _NO
+            decision = _TRANSIENT_NEW_CONNECTION if decision is _STALE else _NO
         self._spent.add(decision)
         return decision
 
@@ -319,17 +310,18 @@ class Retries:
         delay = self._backoff(decision.backoff, state)
         if not hint:
             return delay
-        jitter = self._random() * (0.1 * hint + 0.1)
+        random = self.policy._random  # noqa: SLF001 - as above
+        jitter = random() * (0.1 * hint + 0.1)
         return max(hint, delay) + jitter
 
     def _backoff(self, backoff: Backoff, state: RetryCallState) -> float:
         """Return the seconds to wait if the operator gave no hint."""
         if backoff is Backoff.NONE:
             return 0.0
-        if self._policy.wait is not None:
-            return float(self._policy.wait(state))
+        if self.policy.wait is not None:
+            return float(self.policy.wait(state))
         longest = _exponential(backoff)(state)
-        random = self._random()
+        random = self.policy._random()  # noqa: SLF001 - as above
         if backoff is Backoff.THROTTLING:
             return (0.5 + 0.5 * random) * longest
         return random * longest
@@ -339,13 +331,13 @@ class Retries:
         from tenacity import stop_after_attempt  # noqa: PLC0415 - loaded by now
 
         state.upcoming_sleep = delay
-        stop = self._policy.stop or stop_after_attempt(self._policy.attempts)
-        too_late = self._now() + delay + MIN_ATTEMPT_SECONDS > self._deadline
+        stop = self.policy.stop or stop_after_attempt(self.policy.attempts)
+        too_late = self.now() + delay + MIN_ATTEMPT_SECONDS > self.deadline
         return too_late or stop(state)
 
     def _pay(self, decision: Decision, error: UID2Error) -> bool:
         """Charge the budget. This is the last check, because it changes state."""
-        budget = self._policy.budget
+        budget = self.policy.budget
         if budget is None:
             return True
         cost = budget.charge(decision)
@@ -357,9 +349,9 @@ class Retries:
 
     def _confirm(self, error: UID2Error) -> float | None:
         """Allow one more attempt, at once and not counted, if the error is doubtful."""
-        if not (self._policy.confirm and is_doubtful(error)):
+        if not (self.policy.confirm and is_doubtful(error)):
             return None
-        if self._now() + MIN_ATTEMPT_SECONDS > self._deadline:
+        if self.now() + MIN_ATTEMPT_SECONDS > self.deadline:
             return None
         self._confirmations += 1
         self.fresh_connection = True
@@ -371,7 +363,7 @@ class Retries:
         from tenacity import AsyncRetrying, RetryCallState  # noqa: PLC0415 - as above
 
         state = RetryCallState(AsyncRetrying(), fn=None, args=(), kwargs={})
-        state.start_time = self._began
+        state.start_time = self._start_time
         state.attempt_number = counted
         state.idle_for = self._idle
         state.set_exception((type(error), error, None))

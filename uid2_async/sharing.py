@@ -19,8 +19,6 @@ from uid2_async.protocol.token_rules import (
     try_decrypt,
 )
 
-__all__ = ["SharingClient"]
-
 _SHARING = ClientType.SHARING
 # Called for each token, by methods that already strip tracebacks.
 _ring_of = unwrapped(ring_of)
@@ -99,7 +97,6 @@ class SharingClient(Unpicklable):
         return [_try_seal(sealer, raw_uid, identity_type) for raw_uid in raw_uids]
 
     def _sealer(self, keyset_id: int | None) -> SharingSealer:
-        """Select the keys for the current time."""
         return SharingSealer(
             _ring_of(self._keys),
             now_ms=self._now_ns() // NS_PER_MS,

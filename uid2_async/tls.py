@@ -13,15 +13,6 @@ from uid2_async.errors import ConfigError
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = [
-    "CertificateFault",
-    "CertificateProblem",
-    "check_connector",
-    "check_context",
-    "explain_certificate_error",
-    "verifying_context",
-]
-
 
 class CertificateFault(Enum):
     """Why a certificate was rejected. The value is a hint on how to fix it."""

@@ -13,7 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import ClassVar, Final, Protocol, Self
 
 import aiohttp
@@ -211,7 +211,7 @@ class SessionPool(Unpicklable):
             check_connector(connector)
         self.failover: Failover = Failover(normal, cooldown=cooldown)
         self.max_connections: int = max_connections
-        self._given = session
+        self._passed = session
         self._proxy = parsed and parsed.url
         self._proxy_login = parsed and parsed.login
         self._ssl = ssl
@@ -223,13 +223,12 @@ class SessionPool(Unpicklable):
         )
         self._connect_timeout = connect_timeout
         self._grace = grace
-        self._limits = aiohttp.ClientTimeout()
-        self._kept: aiohttp.ClientSession | None = None
+        self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
         self._retired: set[aiohttp.ClientSession] = set()
-        self._under_way: Counter[aiohttp.ClientSession] = Counter()
+        self._running: Counter[aiohttp.ClientSession] = Counter()
         self._ended = asyncio.Event()
-        self._deadlines: Deadlines | None = None
+        self._deadlines: Deadlines
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._closed = False
@@ -270,12 +269,12 @@ class SessionPool(Unpicklable):
         base_url = self.failover.pick(loop.time())
         if self._closed:
             raise ClientClosedError("The client is closed.")
-        if self._given is None and (self._loop is not loop or self._pid != os.getpid()):
+        if self._loop is not loop or self._pid != os.getpid():
             await self._enter_loop(loop)
         session = self._session(fresh=request.fresh_connection)
         # A local variable, because a new event loop replaces the counter.
-        under_way = self._under_way
-        under_way[session] += 1
+        running = self._running
+        running[session] += 1
         try:
             reply = await self._post(session, base_url, request)
         except UID2Error as error:
@@ -284,9 +283,9 @@ class SessionPool(Unpicklable):
                 self.failover.cool_down(base_url, loop.time())
             raise
         finally:
-            under_way[session] -= 1
+            running[session] -= 1
             self._ended.set()
-            if session in self._retired and not under_way[session]:
+            if session in self._retired and not running[session]:
                 self._retired.discard(session)
                 await session.close()
         if reply.status in _FAILOVER_STATUSES:
@@ -299,12 +298,12 @@ class SessionPool(Unpicklable):
         Running requests are not interrupted. Their connections are closed afterward,
         except in a session that was passed.
         """
-        if self._given is not None:
-            close_idle(self._given, self.base_urls)
-        session, self._kept = self._kept, None
+        if self._passed is not None:
+            close_idle(self._passed, self.base_urls)
+        session, self._pooled = self._pooled, None
         if session is None:
             return
-        if self._under_way[session]:
+        if self._running[session]:
             self._retired.add(session)
         else:
             await session.close()
@@ -315,13 +314,13 @@ class SessionPool(Unpicklable):
         """Send to one region, with every foreign exception mapped and detached."""
         connection = ConnectionUse()
         current_use.set(connection)
-        if self._given is not None:
-            self._prepare_given(connection, base_url, fresh=request.fresh_connection)
+        if self._passed is not None:
+            self._prepare_passed(connection, base_url, fresh=request.fresh_connection)
         headers, proxy_headers = request.headers, None
         if self._proxy_login is not None:
             headers, proxy_headers = self._log_in(headers, base_url)
         try:
-            with TimeLimit(self._deadlines_here(), request.timeout) as limit:
+            with TimeLimit(self._deadlines, request.timeout) as limit:
                 async with session.post(
                     base_url + request.path,
                     data=request.body,
@@ -330,7 +329,7 @@ class SessionPool(Unpicklable):
                     allow_redirects=False,
                     proxy=self._proxy,
                     ssl=self._request_ssl,
-                    timeout=self._timeouts(request.idle_timeout),
+                    timeout=_timeouts(self._connect_timeout, request.idle_timeout),
                     # A given session may have other defaults for both.
                     raise_for_status=False,
                     auto_decompress=False,
@@ -363,50 +362,31 @@ class SessionPool(Unpicklable):
             return headers, login
         return {**headers, **login}, None
 
-    def _prepare_given(
+    def _prepare_passed(
         self, connection: ConnectionUse, base_url: str, *, fresh: bool
     ) -> None:
         """Record what is known about the connection that a given session will use."""
-        assert self._given is not None  # noqa: S101 - the caller checks it
+        assert self._passed is not None  # noqa: S101 - the caller checks it
         if fresh:
-            close_idle(self._given, [base_url])
+            close_idle(self._passed, [base_url])
         # aiohttp does not report it, so a given session is assumed to reuse
         # connections.
-        connector = self._given.connector
+        connector = self._passed.connector
         kept = connector is None or not connector.force_close
         connection.reused = kept and not fresh
 
-    def _deadlines_here(self) -> Deadlines:
-        """Return the deadlines of the running event loop."""
-        loop = asyncio.get_running_loop()
-        if self._deadlines is None or self._deadlines.loop is not loop:
-            self._deadlines = Deadlines(loop)
-        return self._deadlines
-
-    def _timeouts(self, idle: float) -> aiohttp.ClientTimeout:
-        """Return aiohttp's limits for a request, cached while *idle* is the same."""
-        if self._limits.sock_read != idle:
-            self._limits = aiohttp.ClientTimeout(
-                total=None,
-                connect=self._connect_timeout,
-                sock_connect=self._connect_timeout,
-                sock_read=idle,
-            )
-        return self._limits
-
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
-        """Return the session for a request, and open it if necessary."""
-        if self._given is not None:
-            if self._given.closed:
+        if self._passed is not None:
+            if self._passed.closed:
                 raise ClientClosedError("The session that was given is closed.")
-            return self._given
+            return self._passed
         if fresh:
             if self._fresh is None:
                 self._fresh = self._open(force_close=True)
             return self._fresh
-        if self._kept is None:
-            self._kept = self._open(force_close=False)
-        return self._kept
+        if self._pooled is None:
+            self._pooled = self._open(force_close=False)
+        return self._pooled
 
     async def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind to the running loop, or raise if bound to another one."""
@@ -414,12 +394,15 @@ class SessionPool(Unpicklable):
         await self._close_sessions()
         self._loop = loop
         self._pid = os.getpid()
-        self._under_way = Counter()
+        self._running = Counter()
         self._ended = asyncio.Event()
+        self._deadlines = Deadlines(loop)
 
     def _check_owner(self, loop: asyncio.AbstractEventLoop) -> None:
         """Reject callers that must not use the open sessions."""
-        if self._loop is None or (self._loop is loop and self._pid == os.getpid()):
+        if self._passed is not None or self._loop is None:
+            return
+        if self._loop is loop and self._pid == os.getpid():
             return
         if self._pid != os.getpid():
             _inherited.append(self)
@@ -470,26 +453,26 @@ class SessionPool(Unpicklable):
         self._closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(self._grace):
-                while self._given is None and self._under_way.total():
+                while self._passed is None and self._running.total():
                     self._ended.clear()
                     await self._ended.wait()
         await asyncio.shield(self._close_sessions())
 
     async def _close_sessions(self) -> None:
         """Close all sessions. Those of a closed event loop are only dropped."""
-        sessions = [self._kept, self._fresh, *self._retired]
-        self._kept = self._fresh = None
+        sessions = [self._pooled, self._fresh, *self._retired]
+        self._pooled = self._fresh = None
         self._retired = set()
         async with AsyncExitStack() as stack:
             # A cancellation while one session closes must not skip the others.
             for session in filter(None, sessions):
                 stack.push_async_callback(session.close)
-        if self._deadlines is not None:
+        if self._loop is asyncio.get_running_loop():
             self._deadlines.close()
 
     def __repr__(self) -> str:
         """Return the regions, and whether it is open."""
-        state = "closed" if self._closed else "open" if self._kept else "idle"
+        state = "closed" if self._closed else "open" if self._pooled else "idle"
         return f"<SessionPool {', '.join(self.base_urls)} {state}>"
 
 
@@ -551,6 +534,13 @@ async def _collect(
             return False
         chunks.append(chunk)
     return True
+
+
+@lru_cache
+def _timeouts(connect: float, idle: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(
+        total=None, connect=connect, sock_connect=connect, sock_read=idle
+    )
 
 
 class Failover:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tokens_by_ring import decrypt, encrypt
 from uid2_async import (
     IdentityScope,
     IdentityTokens,
@@ -20,7 +21,7 @@ from uid2_async import (
     UID2Client,
 )
 from uid2_async.models import ms_from_datetime
-from uid2_async.protocol.token_rules import ClientType, decrypt, encrypt
+from uid2_async.protocol.token_rules import ClientType
 
 sdk = pytest.importorskip("uid2_client")
 

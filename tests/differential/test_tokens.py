@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis.strategies import binary, sampled_from
 
+from tokens_by_ring import encrypt
 from uid2_async.errors import TokenFailure
 from uid2_async.models import IdentityScope, IdentityType, datetime_from_ms
 from uid2_async.protocol.keyring import KeyRing
@@ -18,7 +19,6 @@ from uid2_async.protocol.token_codec import AdvertisingToken, open_token, seal_t
 from uid2_async.protocol.token_rules import (
     ClientType,
     DecryptedToken,
-    encrypt,
     try_decrypt,
 )
 

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import trustme
+from msgspec import structs
 
 from uid2_async import IdentityScope
 from uid2_async.doctor import CheckId, Finding, Outcome, Role, examine
@@ -586,7 +587,7 @@ def with_keys(change: Callable[[Any], Any]) -> OperatorData:
 @pytest.mark.parametrize("who", ["bidder", "sharer"])
 async def test_expired_keys(examined: Examine, who: str) -> None:
     """An operator that has no master key any more does not return keys."""
-    data = with_keys(lambda key: attrs.evolve(key, expires=key.activates + 60))
+    data = with_keys(lambda key: structs.replace(key, expires=key.activates + 60))
     async with LocalOperator(data) as operator:
         found = await examined(name(operator, who))
 
@@ -600,7 +601,7 @@ async def test_no_key_to_encrypt_with(examined: Examine) -> None:
     def change(key: Any) -> Any:
         if key.keyset_id == MASTER_KEYSET:
             return key
-        return attrs.evolve(key, expires=key.activates + 60)
+        return structs.replace(key, expires=key.activates + 60)
 
     async with LocalOperator(with_keys(change)) as operator:
         found = await examined(name(operator, "sharer"))

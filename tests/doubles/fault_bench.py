@@ -179,8 +179,8 @@ class Bench:
                 assert semaphore._value == client._pipeline.connection_limit._size
                 assert not semaphore._waiters
         for pool in self.pools:
-            assert pool._under_way.total() == 0
-            for session in (pool._kept, pool._fresh, *pool._retired):
+            assert pool._running.total() == 0
+            for session in (pool._pooled, pool._fresh, *pool._retired):
                 if session is not None and session.connector is not None:
                     assert not session.connector._acquired
                     assert not session.connector._waiters

@@ -132,7 +132,7 @@ async def swapped(bench: Bench) -> None:
         forged = [one for one in bench.events if isinstance(one, ReplyMismatch)]
         assert len(forged) == 2
         # What they came over is closed, and not used again.
-        assert client._transport._kept is None
+        assert client._transport._pooled is None
 
 
 @rows.add("C7", requests=3)

@@ -62,8 +62,8 @@ GUARDS = [
     ),
     Guard(
         "an old refresh reply is no news",
-        "_client.py",
-        "if ms_from_datetime(answer.identity_expires) <= now_ms:",
+        "protocol/tokens.py",
+        "if ms_from_datetime(result.identity_expires) <= now_ms():",
         "if False:",
         "C10",
     ),
@@ -77,10 +77,10 @@ GUARDS = [
     Guard(
         "an envelope is sealed after all waiting",
         "_call.py",
-        "        connection = await pipeline.connection_limit.acquire(self._deadline)\n"
-        "        try:\n            sent = skew.read()\n",
-        "        sent = skew.read()\n"
-        "        connection = await pipeline.connection_limit.acquire(self._deadline)\n"
+        "        connection = await pipeline.connection_limit.acquire(self.deadline)\n"
+        "        try:\n            sent = pipeline.skew.read()\n",
+        "        sent = pipeline.skew.read()\n"
+        "        connection = await pipeline.connection_limit.acquire(self.deadline)\n"
         "        try:\n",
         "D8",
     ),
@@ -199,8 +199,8 @@ GUARDS = [
     Guard(
         "a time is corrected once in a call",
         "_call.py",
-        "self._time_retried = True",
-        "self._time_retried = False",
+        "self.time_retried = True",
+        "self.time_retried = False",
         "D5",
     ),
     Guard(
@@ -346,7 +346,7 @@ GUARDS = [
     Guard(
         "nobody is asked for a third time",
         "_call.py",
-        "error.reused_connection and not self._fresh",
+        "error.reused_connection and not self.fresh_connection",
         "True",
         "B12",
     ),
@@ -360,8 +360,8 @@ GUARDS = [
     Guard(
         "what is not sealed comes over a fresh connection",
         "_call.py",
-        'self._fresh or call.reply_key == b""',
-        "self._fresh",
+        'self.fresh_connection or call.reply_key == b""',
+        "self.fresh_connection",
         "B14",
     ),
     Guard(
@@ -396,7 +396,7 @@ GUARDS = [
         "durations are not measured by the wall clock",
         "clock.py",
         'return monotonic or getattr(chosen, "monotonic", None) or MonotonicClock()',
-        "return lambda: ms_clock(chosen)() / 1000",
+        "return lambda: ns_clock(chosen)() / 1e9",
         "D11",
     ),
     Guard(

@@ -13,6 +13,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis.strategies import binary, builds, integers, sampled_from, text
+from msgspec import structs
 
 from refresh_tokens import encrypt_refresh_token
 from uid2_async.models import IdentityScope, IdentityType
@@ -92,7 +93,7 @@ def test_the_vectors(vectors: dict[str, Any]) -> None:
     """Both inner versions and the wrapper come out exactly, and open again."""
     case = vectors["refresh_tokens"]
     given_key = vectors["token_keys"]["refresh"]
-    key = attrs.evolve(
+    key = structs.replace(
         KEY, id=given_key["id"], secret=b64decode(given_key["secret_b64"])
     )
     v3 = RefreshToken(
@@ -131,7 +132,7 @@ def test_every_recorded_token_is_what_we_would_write(world: str) -> None:
     folder = WORLDS / world
     listed = json.loads((folder / "world" / "keyset_keys.json").read_bytes())
     keys = {
-        one["id"]: attrs.evolve(KEY, id=one["id"], secret=b64decode(one["secret"]))
+        one["id"]: structs.replace(KEY, id=one["id"], secret=b64decode(one["secret"]))
         for one in listed
     }
     count = 0

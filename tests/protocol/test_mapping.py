@@ -15,7 +15,7 @@ from uid2_async.models import datetime_from_ms
 from uid2_async.operator import endpoints, java
 from uid2_async.operator.http_messages import RefusedError, encode_success
 from uid2_async.operator.java import format_local_date_time
-from uid2_async.protocol import mapping
+from uid2_async.protocol import mapping, wire
 
 HASH = "tMmiiTI7IaAcPpQPFQ65uMVCWH8av9jw4cwf/F5HVRQ="
 UID = "A" * 44
@@ -114,7 +114,7 @@ def test_a_v3_reply_of_another_status_is_an_error() -> None:
 def test_a_v3_request_is_read_as_built() -> None:
     """The operator sees what the client put in, and its reply has all four keys."""
     query = mapping.prepare_map(MIXED, send_raw=True)
-    built = json.loads(mapping.build_map_v3_request(query))
+    built = json.loads(wire.encode(query.values))
 
     body = json.loads(answer(endpoints.map_v3, built))["body"]
 

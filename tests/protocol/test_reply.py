@@ -6,9 +6,10 @@ import pytest
 
 from uid2_async import errors
 from uid2_async.protocol.reply import (
+    ReplyContent,
+    body_of,
     error_from_reply,
     error_from_status_word,
-    expect_success,
     parse_retry_after,
 )
 
@@ -183,11 +184,11 @@ def test_another_status_word_is_an_error() -> None:
 
     assert (error.status, error.code) == (200, None)
     with pytest.raises(errors.OperatorError):
-        expect_success("optout", {})
+        body_of(ReplyContent("optout", {}))
 
 
 def test_a_success_has_a_body() -> None:
     """``success`` is not enough if a body is required."""
-    expect_success("success", [])
+    assert body_of(ReplyContent("success", [])) == []
     with pytest.raises(errors.ProtocolError):
-        expect_success("success", None)
+        body_of(ReplyContent("success", None))

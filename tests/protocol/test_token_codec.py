@@ -29,7 +29,7 @@ from uid2_async.protocol.keyring import Key
 from uid2_async.protocol.raw_uid import type_byte
 from uid2_async.protocol.token_codec import (
     AdvertisingToken,
-    open_shells,
+    open_layers,
     open_token,
     read_text,
     seal_token,
@@ -187,7 +187,7 @@ def test_every_recorded_token_is_what_we_would_write(world: str) -> None:
         assert token.scope is IdentityScope(world.upper())
         data = read_text(given_text)
         assert isinstance(data, bytes)
-        opened = open_shells(data, keys.get)
+        opened = open_layers(data, keys.get)
         assert isinstance(opened, tuple)
         ivs = {"master_iv": data[6:18], "site_iv": opened[7][33:45]}
         assert seal_token(token, keys.get, **ivs) == given_text
@@ -374,12 +374,12 @@ def test_a_scope_may_be_demanded() -> None:
     for token in (V3, TOKEN):
         data = read_text(seal(token))
         assert isinstance(data, bytes)
-        wrong = open_shells(data, none.get, EUID)
+        wrong = open_layers(data, none.get, EUID)
         assert wrong is TokenFailure.INVALID_IDENTITY_SCOPE
-        assert isinstance(open_shells(data, KEYS.get, UID2), tuple)
+        assert isinstance(open_layers(data, KEYS.get, UID2), tuple)
     data = read_text(seal(V2))
     assert isinstance(data, bytes)
-    assert isinstance(open_shells(data, KEYS.get, EUID), tuple)
+    assert isinstance(open_layers(data, KEYS.get, EUID), tuple)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_a_scope_may_be_demanded() -> None:
 )
 def test_bytes_that_are_cut_off(data: bytes, reason: TokenFailure) -> None:
     """Any bytes may come."""
-    assert open_shells(data, KEYS.get) is reason
+    assert open_layers(data, KEYS.get) is reason
 
 
 @pytest.mark.parametrize("kind", [0x0B, 0x0F])
@@ -417,7 +417,7 @@ def test_a_sealed_payload_that_is_too_short() -> None:
     gcm = b"\x03\x80\0\0\0\xa4" + MASTER.seal_gcm(GCM_IVS[0], bytes(32))
     cbc = b"\x02\0\0\0\xa4" + MASTER.seal_cbc(IVS[2][0], bytes(11))
     for data in (gcm, cbc):
-        assert open_shells(data, KEYS.get) is TokenFailure.INVALID_PAYLOAD
+        assert open_layers(data, KEYS.get) is TokenFailure.INVALID_PAYLOAD
 
 
 @pytest.mark.parametrize("flip", [0x04, 0x10, 0x14])

@@ -146,11 +146,10 @@ def check_base_url(
 
 def _describe_host(scope: IdentityScope, host: str) -> str:
     """Describe the operator at *host*."""
-    published = PUBLISHED.get(host)
-    if published is None:
+    if host not in PUBLISHED:
         return f"a private {scope} operator or a sandbox"
     region = f", {_PLACES[host]}" if host in _PLACES else ""
-    return f"{scope} {_ENVIRONMENTS[published.environment]}{region}"
+    return f"{scope} {_ENVIRONMENTS[PUBLISHED[host]]}{region}"
 
 
 def check_api_key_form(

@@ -22,7 +22,7 @@ from uid2_async.errors import ClockSkewError, TransportError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Email, datetime_from_ms, ms_from_datetime
 from uid2_async.protocol import tokens
-from uid2_async.protocol.envelope import AesGcmEnvelope, Opened
+from uid2_async.protocol.envelope import AesGcmEnvelope, OpenedReply
 from uid2_async.protocol.keyring import BIDSTREAM_PATH, SHARING_PATH
 from uid2_async.protocol.mapping import MAP_V3_PATH
 from uid2_async.retry import RetryPolicy
@@ -71,7 +71,7 @@ class _ListeningEnvelope(AesGcmEnvelope):
     def __init__(self) -> None:
         self.server_ms: int | None = None
 
-    def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> Opened:
+    def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> OpenedReply:
         """Decrypt a reply, and record its time."""
         opened = super().open(body, key=key, nonce=nonce)
         self.server_ms = opened.server_ms

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import attrs
+from msgspec.structs import replace
 
 from uid2_async.models import IdentityType, UnmappedReason
 from uid2_async.operator.data import MASTER_KEYSET
@@ -29,7 +29,7 @@ from uid2_async.operator.java import (
 )
 from uid2_async.operator.salts import MappedRow
 from uid2_async.operator.tokens import missing_message
-from uid2_async.protocol.keyring import Key, KeysBody, WireKey, WireSite
+from uid2_async.protocol.keyring import Key, KeysBody, WireSite
 from uid2_async.protocol.mapping import OptedOutUID
 from uid2_async.protocol.normalize import KINDS, identity_bytes
 
@@ -257,7 +257,7 @@ def sharing_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
         identity_scope=index.scope,
         allow_clock_skew_seconds=index.settings.allow_clock_skew_seconds,
         keys=tuple(
-            _wire_key(key, keyset_id=_encrypting_keyset(index, key, client.site_id))
+            _visible_key(key, keyset_id=_encrypting_keyset(index, key, client.site_id))
             for key in keys
         ),
         site_data=_sites(index, keys),
@@ -283,7 +283,7 @@ def bidstream_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
         max_bidstream_lifetime_seconds=longest + _TOLERANCE_SECONDS,
         identity_scope=index.scope,
         allow_clock_skew_seconds=index.settings.allow_clock_skew_seconds,
-        keys=tuple(map(_wire_key, keys)),
+        keys=tuple(map(_visible_key, keys)),
         site_data=_sites(index, keys),
     )
     return encode_success(body)
@@ -297,7 +297,10 @@ def latest_keys(index: DataIndex, call: AuthorizedRequest) -> bytes:
         raise RefusedError(401, "invalid_client", message)
     keys = index.keysets.visible_to(call.client)
     return encode_success(
-        [_wire_key(key, site_id=index.keysets.keyset_of(key).site_id) for key in keys]
+        [
+            _visible_key(key, site_id=index.keysets.keyset_of(key).site_id)
+            for key in keys
+        ]
     )
 
 
@@ -308,12 +311,11 @@ def _visible(index: DataIndex, call: AuthorizedRequest) -> Sequence[Key]:
     return index.keysets.visible_to(call.client)
 
 
-def _wire_key(
+def _visible_key(
     key: Key, *, keyset_id: int | None = None, site_id: int | None = None
-) -> WireKey:
-    """Convert a key to its form in replies."""
-    shared = attrs.evolve(key, keyset_id=keyset_id, site_id=site_id)
-    return WireKey(**attrs.asdict(shared))
+) -> Key:
+    """Return a key with only those IDs that the caller may know."""
+    return replace(key, keyset_id=keyset_id, site_id=site_id)
 
 
 def _sites(index: DataIndex, keys: Sequence[Key]) -> tuple[WireSite, ...] | None:

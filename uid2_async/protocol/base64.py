@@ -9,7 +9,8 @@ the time.
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from msgspec import ValidationError, convert, to_builtins
 
@@ -24,16 +25,11 @@ def encode(data: bytes) -> bytes:
     return b2a_base64(data, newline=False)
 
 
-def encode_text(data: bytes) -> str:
-    """Encode *data* in the standard alphabet, with padding, as str."""
-    text: str = to_builtins(data)
-    return text
+encode_text: Final[Callable[[bytes], str]] = to_builtins
+"""Encode bytes in the standard alphabet, with padding, as str."""
 
-
-def encode_texts(many: Sequence[bytes]) -> list[str]:
-    """Apply :func:`encode_text` to each element of *many*, in one call."""
-    texts: list[str] = to_builtins(many)
-    return texts
+encode_texts: Final[Callable[[Sequence[bytes]], list[str]]] = to_builtins
+"""Apply :func:`encode_text` to each element, in one call."""
 
 
 def encode_url_text(data: bytes) -> str:

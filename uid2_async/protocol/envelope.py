@@ -26,7 +26,7 @@ TAG_BYTES = 16
 HEAD = Struct(">q8s")
 
 
-class Opened(RedactedRepr, frozen=True):
+class OpenedReply(RedactedRepr, frozen=True):
     """The content of a decrypted reply.
 
     Attributes:
@@ -65,7 +65,7 @@ class Envelope(Protocol):
         """
         ...
 
-    def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> Opened:
+    def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> OpenedReply:
         """Decrypt a reply *body*.
 
         Args:
@@ -98,13 +98,13 @@ class AesGcmEnvelope(Unpicklable):
         head = HEAD.pack(now_ms, nonce)
         return b"\x01" + iv + cipher.encrypt(iv, head + payload, None)
 
-    def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> Opened:
+    def open(self, body: bytes, *, key: bytes, nonce: bytes | None) -> OpenedReply:
         """Decrypt a reply. See :class:`Envelope` (docs/protocol.md 1.5 and 2.2)."""
         inner = gcm_open(body, self._prepared_for(key) or AESGCM(key))
         if inner is None:
             raise EnvelopeError
         if nonce is None:
-            return Opened(inner)
+            return OpenedReply(inner)
         if len(inner) < HEAD.size:
             raise EnvelopeError
         server_ms, found = HEAD.unpack_from(inner)
@@ -112,7 +112,7 @@ class AesGcmEnvelope(Unpicklable):
             error = EnvelopeError()
             error.foreign_nonce = True
             raise error
-        return Opened(inner[HEAD.size :], server_ms)
+        return OpenedReply(inner[HEAD.size :], server_ms)
 
     def _prepared_for(self, key: bytes) -> AESGCM | None:
         """Return the cipher of *key* if that is the last key that encrypted."""

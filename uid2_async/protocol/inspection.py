@@ -225,7 +225,6 @@ def _read_plain(text: str) -> Inspection:
 
 
 def _read_json(text: str, now_ms: int) -> Inspection:
-    """Parse identity tokens."""
     try:
         tokens = IdentityTokens.from_json(text.encode("utf-8", "replace"))
     except InputError as error:
@@ -248,7 +247,6 @@ def _read_json(text: str, now_ms: int) -> Inspection:
 
 
 def _read_api_key(text: str) -> Inspection | None:
-    """Parse an API key (docs/protocol.md 1.2)."""
     if not _API_KEY_BEGIN.match(text):
         return None
     found = _API_KEY.fullmatch(text)
@@ -397,7 +395,6 @@ _READERS: Final[tuple[Callable[[str], Inspection | None], ...]] = (
 
 
 def _make(text: str, *kinds: ValueKind, **fields: Any) -> Inspection:
-    """Build the result of a reader."""
     return Inspection(kinds=kinds, length=len(text), **fields)
 
 
@@ -431,7 +428,6 @@ def describe(found: Inspection) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
-    """Convert a value to a JSON value."""
     if isinstance(value, datetime):
         return iso(ms_from_datetime(value))
     if isinstance(value, IntEnum):

@@ -33,26 +33,41 @@ CBC_IV_SIZE = 16
 _PADDING = PKCS7(128)  # the block size of AES in bits
 
 
-@attrs.frozen(kw_only=True)
-class Key(Unpicklable):
-    """A key that encrypts tokens (docs/protocol.md 6.3).
+_Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
+_Secret = Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+
+class Key(
+    RedactedRepr,
+    Unpicklable,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    dict=True,  # for cached properties
+):
+    """A key that encrypts tokens (docs/protocol.md 6.3), also as replies contain it.
 
     Attributes:
         id: The ID of the key in tokens, an int32.
-        secret: 32 bytes.
         created: When it was created, in seconds since the Unix epoch.
         activates: When it starts to encrypt, in seconds since the Unix epoch.
         expires: When it stops encrypting, in seconds since the Unix epoch. It still
             decrypts tokens after that.
+        secret: 32 bytes, sent as base64.
         keyset_id: Its keyset, or None if it was shared only for decryption.
-        site_id: The site that owns it, or None if unknown.
+        site_id: The site that owns it, or None if unknown. Only key/latest sends it,
+            as -1 for master keys.
     """
 
-    id: int
-    secret: bytes = attrs.field(repr=False)
+    _repr_fields: ClassVar[tuple[str, ...]] = (
+        *("id", "created", "activates", "expires", "keyset_id", "site_id"),
+    )
+
+    id: _Int32
     created: int
     activates: int
     expires: int
+    secret: _Secret
     keyset_id: int | None = None
     site_id: int | None = None
 
@@ -141,11 +156,8 @@ def by_activation(keys: Iterable[Key]) -> tuple[Key, ...]:
 def active_key(keys: Sequence[Key], now_ms: int) -> Key | None:
     """Return the key that encrypts at *now_ms*, or None (docs/protocol.md 6.4).
 
-    It is the key that was activated last, skipping expired keys.
-
-    Args:
-        keys: The keys of one keyset, in the order of :func:`by_activation`.
-        now_ms: The time in ms since the Unix epoch.
+    It is the key that was activated last, skipping expired keys. *keys* must be in the
+    order of :func:`by_activation`.
     """
     for key in reversed(keys):
         if key.is_active(now_ms):
@@ -155,68 +167,12 @@ def active_key(keys: Sequence[Key], now_ms: int) -> Key | None:
 
 _DEFAULT_TOKEN_EXPIRY = 30 * 86_400
 _DEFAULT_CLOCK_SKEW = 1_800
-_Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 _Seconds = Annotated[int, Meta(ge=0, lt=10**11)]
 _Digits = Annotated[str, Meta(pattern=r"^[0-9]{1,11}\Z")]
-_Secret = Annotated[bytes, Meta(min_length=32, max_length=32)]
-
-
-class WireKey(RedactedRepr, Unpicklable, frozen=True, kw_only=True, omit_defaults=True):
-    """A key in a reply. Times are in seconds since the Unix epoch.
-
-    Attributes:
-        id: The ID of the key in tokens.
-        created: When it was created.
-        activates: When it starts to encrypt.
-        expires: When it stops encrypting.
-        secret: 32 bytes, sent as base64.
-        keyset_id: Only in key/sharing, and only if the caller may encrypt with it.
-        site_id: Only in key/latest. -1 for master keys.
-    """
-
-    _repr_fields: ClassVar[tuple[str, ...]] = ("id",)
-
-    id: _Int32
-    created: int
-    activates: int
-    expires: int
-    secret: _Secret
-    keyset_id: int | None = None
-    site_id: int | None = None
-
-    @classmethod
-    def from_key(cls, key: Key) -> WireKey:
-        """Convert *key* to the form in which it is sent."""
-        return cls(
-            id=key.id,
-            created=key.created,
-            activates=key.activates,
-            expires=key.expires,
-            secret=key.secret,
-            keyset_id=key.keyset_id,
-            site_id=key.site_id,
-        )
-
-    def to_key(self) -> Key:
-        """Convert it to a key that encrypts and decrypts."""
-        return Key(
-            id=self.id,
-            secret=self.secret,
-            created=self.created,
-            activates=self.activates,
-            expires=self.expires,
-            keyset_id=self.keyset_id,
-            site_id=self.site_id,
-        )
 
 
 class WireSite(msgspec.Struct, frozen=True):
-    """A site, and the domains and apps from which its client-side tokens may come.
-
-    Attributes:
-        id: The site ID.
-        domain_names: The domains. Includes app names if the operator provides them.
-    """
+    """A site, and the domains and apps from which its client-side tokens may come."""
 
     id: _Int32
     domain_names: tuple[str, ...] = ()
@@ -225,20 +181,7 @@ class WireSite(msgspec.Struct, frozen=True):
 class KeysBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of key/sharing and of key/bidstream. None is omitted from the JSON.
 
-    Attributes:
-        caller_site_id: The site of the API key. Only in key/sharing.
-        master_keyset_id: The keyset of the master keys. Only in key/sharing.
-        default_keyset_id: The keyset that the caller encrypts with. Only in
-            key/sharing.
-        token_expiry_seconds: The lifetime of a sharing token, sent as a string of
-            digits. Only in key/sharing.
-        max_sharing_lifetime_seconds: The longest lifetime of a shared token.
-        max_bidstream_lifetime_seconds: The longest lifetime of a token in the
-            bidstream.
-        identity_scope: UID2 or EUID.
-        allow_clock_skew_seconds: How far in the future a token's creation time may be.
-        keys: The keys, in ascending order of their IDs.
-        site_data: The names of the sites, if the operator generates tokens client-side.
+    The fields are those of :class:`KeyRing`. The token expiry is sent as digits.
     """
 
     caller_site_id: _Int32 | None = None
@@ -249,17 +192,12 @@ class KeysBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_bidstream_lifetime_seconds: int | None = None
     identity_scope: IdentityScope | None = None
     allow_clock_skew_seconds: int | None = None
-    keys: tuple[WireKey, ...]
+    keys: tuple[Key, ...]
     site_data: tuple[WireSite, ...] | None = None
 
 
 class KeysReply(msgspec.Struct, frozen=True):
-    """The decrypted reply of key/sharing and of key/bidstream.
-
-    Attributes:
-        body: The keys.
-        status: Always ``success`` for these endpoints.
-    """
+    """The decrypted reply of key/sharing and of key/bidstream."""
 
     body: KeysBody
     status: Literal["success"] = "success"
@@ -330,16 +268,12 @@ class KeyRing(Unpicklable):
                 contains only the JSON path.
         """
         data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
-        return cls.from_body(wire.decode(data, KeysReply).body)
-
-    @classmethod
-    def from_body(cls, body: KeysBody) -> Self:
-        """Create a ring from the body of a reply, with the documented defaults."""
+        body = wire.decode(data, KeysReply).body
         expiry = body.token_expiry_seconds
         skew = body.allow_clock_skew_seconds
         return cls(
             # If two keys have the same ID, the last one counts.
-            keys={key.id: key.to_key() for key in body.keys},
+            keys={key.id: key for key in body.keys},
             identity_scope=body.identity_scope or IdentityScope.UID2,
             caller_site_id=body.caller_site_id,
             master_keyset_id=body.master_keyset_id,
@@ -370,7 +304,7 @@ class KeyRing(Unpicklable):
             max_bidstream_lifetime_seconds=self.max_bidstream_lifetime_seconds,
             identity_scope=self.identity_scope,
             allow_clock_skew_seconds=self.allow_clock_skew_seconds,
-            keys=tuple(WireKey.from_key(key) for key in self.keys.values()),
+            keys=tuple(self.keys.values()),
             site_data=tuple(
                 WireSite(id=site, domain_names=tuple(sorted(names)))
                 for site, names in self.site_data.items()
@@ -385,10 +319,7 @@ class KeyRing(Unpicklable):
     def active_key(self, keyset_id: int | None, now_ms: int) -> Key | None:
         """Return the key of a keyset that encrypts at *now_ms* (docs/protocol.md 6.4).
 
-        Args:
-            keyset_id: The keyset. None returns None, because a ring may have no
-                default.
-            now_ms: The time in ms since the Unix epoch.
+        Without a keyset, there is none. A ring may have no default one.
         """
         keys = () if keyset_id is None else self._keysets.get(keyset_id, ())
         return active_key(keys, now_ms)

@@ -37,7 +37,7 @@ from uid2_async.protocol.normalize import (
     many_identity_bytes,
     sendable,
 )
-from uid2_async.protocol.reply import expect_success
+from uid2_async.protocol.reply import ReplyContent, body_of
 
 MAP_V3_PATH: Final = "/v3/identity/map"
 MAP_V2_PATH: Final = "/v2/identity/map"
@@ -52,6 +52,7 @@ _INVALID: Final = MapRow(reason=UnmappedReason.INVALID_IDENTIFIER.value)
 
 # Called for each identity, by functions that already strip tracebacks.
 _kind_and_value = unwrapped(kind_and_value)
+_body_of = unwrapped(body_of)
 
 
 class _MapV3Body(msgspec.Struct):
@@ -59,11 +60,6 @@ class _MapV3Body(msgspec.Struct):
     email_hash: list[MapRow] = []
     phone: list[MapRow] = []
     phone_hash: list[MapRow] = []
-
-
-class _MapV3Reply(msgspec.Struct):
-    status: str
-    body: _MapV3Body | None = None
 
 
 class _MappedV2(RedactedRepr, frozen=True):
@@ -82,11 +78,6 @@ class _MapV2Body(msgspec.Struct):
     unmapped: list[_UnmappedV2] = []
 
 
-class _MapV2Reply(msgspec.Struct):
-    status: str
-    body: _MapV2Body | None = None
-
-
 class MapQuery(RedactedRepr, frozen=True, kw_only=True):
     """The identities of one call, prepared for sending.
 
@@ -94,7 +85,7 @@ class MapQuery(RedactedRepr, frozen=True, kw_only=True):
         identities: The identities that the caller passed.
         order: The key under which each identity is sent, or None if it is invalid and
             not sent.
-        values: The values to send, by key.
+        values: The values to send, by key. They are the JSON of a v3 request.
     """
 
     identities: Sequence[Identity | str]
@@ -149,7 +140,6 @@ def values_of_one_kind(
 
 
 def _prepare_each(identities: Sequence[Identity | str], *, send_raw: bool) -> MapQuery:
-    """Prepare the identities one at a time."""
     order: list[str | None] = []
     values: dict[str, list[str]] = {kind: [] for kind in KINDS}
     try:
@@ -180,11 +170,6 @@ def align_map(query: MapQuery, rows: Mapping[str, Sequence[MapRow]]) -> Identity
     return IdentityMap(query.identities, aligned)
 
 
-def build_map_v3_request(query: MapQuery) -> bytes:
-    """Build the JSON of a v3 map request. It must contain only the four known keys."""
-    return wire.encode(query.values)
-
-
 def parse_map_v3_rows(
     payload: bytes, values: Mapping[str, Sized]
 ) -> dict[str, list[MapRow]]:
@@ -194,11 +179,10 @@ def parse_map_v3_rows(
         ProtocolError: If a list does not have the length of the one in *values*, or the
             reply does not have the documented structure. Rows are never guessed.
     """
-    reply = wire.decode(payload, _MapV3Reply)
-    expect_success(reply.status, reply.body)
+    body = _body_of(wire.decode(payload, ReplyContent[_MapV3Body]))
     rows = {}
     for key, sent in values.items():
-        found: list[MapRow] = getattr(reply.body, key)
+        found: list[MapRow] = getattr(body, key)
         if len(found) != len(sent):
             raise ProtocolError(
                 f"The reply has {len(found)} rows for {len(sent)} values.",
@@ -220,13 +204,7 @@ def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
 def build_map_v2_request(
     key: str, values: Sequence[str], *, link_id: str | None = None
 ) -> bytes:
-    """Build the JSON of a v2 map request, which accepts only one kind of identity.
-
-    Args:
-        key: The kind, one of the four keys.
-        values: The values to send.
-        link_id: The service link, for API keys of services.
-    """
+    """Build the JSON of a v2 map request, which accepts only one kind of identity."""
     fields: dict[str, object] = {key: values}
     if link_id is not None:
         fields["link_id"] = link_id
@@ -239,10 +217,8 @@ def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
     Raises:
         ProtocolError: If the reply has no row for one of *values*.
     """
-    reply = wire.decode(payload, _MapV2Reply)
-    expect_success(reply.status, reply.body)
+    body = body_of(wire.decode(payload, ReplyContent[_MapV2Body]))
     rows = {}
-    body = reply.body or _MapV2Body()
     for one in body.mapped:
         rows[one.identifier] = MapRow(
             raw_uid=one.advertising_id, bucket_id=one.bucket_id
@@ -261,11 +237,6 @@ BUCKETS_PATH: Final = "/v2/identity/buckets"
 class _WireBucket(msgspec.Struct):
     bucket_id: str
     last_updated: datetime  # sent without a time zone, in UTC
-
-
-class _BucketsReply(msgspec.Struct):
-    status: str
-    body: list[_WireBucket] | None = None
 
 
 def build_buckets_request(since: datetime) -> bytes:
@@ -287,11 +258,9 @@ def parse_buckets_reply(payload: bytes) -> list[Bucket]:
     Raises:
         ProtocolError: If it does not have the documented structure.
     """
-    reply = wire.decode(payload, _BucketsReply)
-    expect_success(reply.status, reply.body)
+    buckets = body_of(wire.decode(payload, ReplyContent[list[_WireBucket]]))
     return [
-        Bucket(one.bucket_id, one.last_updated.replace(tzinfo=UTC))
-        for one in reply.body or ()
+        Bucket(one.bucket_id, one.last_updated.replace(tzinfo=UTC)) for one in buckets
     ]
 
 
@@ -309,11 +278,6 @@ class _StatusBody(msgspec.Struct):
     opted_out: list[OptedOutUID]
 
 
-class _StatusReply(msgspec.Struct):
-    status: str
-    body: _StatusBody | None = None
-
-
 def build_status_request(raw_uids: Sequence[str]) -> bytes:
     """Build the JSON that asks for the opt-out status of *raw_uids*."""
     return wire.encode({"advertising_ids": raw_uids})
@@ -325,9 +289,7 @@ def parse_status_reply(payload: bytes) -> OptOutStatus:
     Raises:
         ProtocolError: If it does not have the documented structure.
     """
-    reply = wire.decode(payload, _StatusReply)
-    expect_success(reply.status, reply.body)
-    found = reply.body.opted_out if reply.body else []
+    found = body_of(wire.decode(payload, ReplyContent[_StatusBody])).opted_out
     return OptOutStatus(
         {one.advertising_id: datetime_from_ms(one.opted_out_since) for one in found}
     )

@@ -172,7 +172,6 @@ def sendable(kind: str, value: str, *, send_raw: bool) -> tuple[str, str] | None
 
 
 def _is_utf8(text: str) -> bool:
-    """Return whether *text* can be encoded as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

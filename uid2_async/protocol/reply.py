@@ -1,15 +1,14 @@
 """Turns HTTP status, headers and body into an error (docs/protocol.md 1.7 and 1.9).
 
 Only a 200 reply is encrypted. Every other body is unauthenticated. Only its status word
-is used and, for 400 and 401, a message that is truncated and escaped before it is
-shown.
+is used and, for 400 and 401, a message that is truncated here and escaped by the error.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -29,6 +28,8 @@ from uid2_async.errors import (
     UnexpectedStatusError,
 )
 
+T = TypeVar("T")
+
 _MESSAGE_CHARS = 200
 _MESSAGE_BODY_BYTES = 64 * 1024
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
@@ -41,7 +42,7 @@ _BAD_TIME = "Invalid timestamp"
 _SECRET_HINT = "The client secret does not belong to this API key. Check both."  # noqa: S105 - advice
 _LINK_HINT = "Check link_id: it must belong to this service and be enabled."
 
-_HOME_HINTS = {
+_ORIGIN_HINTS = {
     "invalid_http_origin": (
         "origin= must be on a domain that is registered for the subscription. Add it "
         "in the UID2 portal."
@@ -110,8 +111,8 @@ def _make_error(status: int, code: str | None, message: str | None) -> UID2Error
     if status == 401:  # noqa: PLR2004 - as above
         hint = _LINK_HINT if message == "Invalid link_id" else None
         return AuthError(said, hint=hint)
-    if status == 403 and code in _HOME_HINTS:  # noqa: PLR2004 - as above
-        return AuthError("The operator replied HTTP 403.", hint=_HOME_HINTS[code])
+    if status == 403 and code in _ORIGIN_HINTS:  # noqa: PLR2004 - as above
+        return AuthError("The operator replied HTTP 403.", hint=_ORIGIN_HINTS[code])
     if 200 <= status < 300:  # noqa: PLR2004 - as above
         return ProtocolError(f"The operator answered HTTP {status} instead of 200.")
     kind = _BY_STATUS.get(status, UnexpectedStatusError)
@@ -129,7 +130,6 @@ _BY_STATUS: dict[int, type[OperatorError]] = {
 
 
 def _make_bad_request(code: str | None, message: str, said: str) -> OperatorError:
-    """Choose the error for a 400."""
     if message.startswith(_BAD_SECRET):
         return AuthError("The operator cannot decrypt the request.", hint=_SECRET_HINT)
     if message.startswith(_BAD_TIME):
@@ -165,7 +165,7 @@ def _read_error_body(
     message = read.message
     if message is not None and any(_echoes(message, one) for one in secrets if one):
         message = None
-    return _word(read.status), _printable(message)
+    return _word(read.status), message and message[:_MESSAGE_CHARS]
 
 
 def _word(text: str | None) -> str | None:
@@ -177,14 +177,6 @@ def _echoes(text: str, secret: str) -> bool:
     """Return whether *text* contains a part of *secret*."""
     starts = range(max(1, len(secret) - _ECHO_CHARS + 1))
     return any(secret[start : start + _ECHO_CHARS] in text for start in starts)
-
-
-def _printable(text: str | None) -> str | None:
-    """Truncate text from a server, and escape what could forge a log line."""
-    if text is None:
-        return None
-    shown = [c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MESSAGE_CHARS]]
-    return "".join(shown)
 
 
 def parse_retry_after(
@@ -235,17 +227,30 @@ def _http_date(text: str) -> float | None:
         return None
 
 
-def expect_success(status: str, body: Any) -> None:
-    """Raise unless the decrypted *status* is ``success`` and there is a *body*.
+class ReplyContent(msgspec.Struct, Generic[T]):
+    """The JSON of a decrypted reply.
+
+    Attributes:
+        status: ``success`` or another status word.
+        body: The result.
+    """
+
+    status: str
+    body: T | None = None
+
+
+def body_of(reply: ReplyContent[T]) -> T:
+    """Return the body of a successful reply.
 
     Raises:
-        OperatorError: If the status is another word.
+        OperatorError: If the status is not ``success``.
         ProtocolError: If there is no body.
     """
-    if status != "success":
-        raise error_from_status_word(status)
-    if body is None:
+    if reply.status != "success":
+        raise error_from_status_word(reply.status)
+    if reply.body is None:
         raise ProtocolError("The reply has no body.", path="body")
+    return reply.body
 
 
 strip_tracebacks(globals())

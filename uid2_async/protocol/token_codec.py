@@ -1,7 +1,7 @@
 """Encodes and decodes advertising tokens v2, v3 and v4 (docs/protocol.md 5.1 to 5.4).
 
 A token has two layers. The master key decrypts the outer one, which names the site key
-that decrypts the inner one. :func:`open_shells` returns a
+that decrypts the inner one. :func:`open_layers` returns a
 :class:`~uid2_async.TokenFailure` if that fails, because an exception for each invalid
 row would be too slow for bulk jobs. :func:`open_token` is for a single token, and
 raises.
@@ -116,7 +116,7 @@ _SITE_BYTES = SITE.size
 _unpack_header = HEADER.unpack_from
 _unpack_master = MASTER_BRIEF.unpack_from
 _unpack_site = SITE.unpack_from
-_encode = unwrapped(base64.encode_text)
+_encode = base64.encode_text
 _decode = unwrapped(base64.decode)
 _decode_url = unwrapped(base64.decode_url)
 _MASTER_AT = _HEADER_BYTES + GCM_IV_SIZE
@@ -170,7 +170,7 @@ def _read_version(head: str) -> int | TokenFailure:
 SiteFields: TypeAlias = tuple[int, int, int, int, int, int | None]
 """Site ID, publisher ID, client key ID, privacy bits, established and refreshed ms."""
 
-Opened: TypeAlias = tuple[
+TokenFields: TypeAlias = tuple[
     int,
     IdentityScope | None,
     IdentityType | None,
@@ -191,9 +191,9 @@ A tuple and not a struct, because one is created for each token and unpacked at 
 """
 
 
-def open_shells(  # noqa: C901, PLR0911 - one for each check, in their order
+def open_layers(  # noqa: C901, PLR0911 - one for each check, in their order
     data: bytes, key_of: KeyLookup, scope: IdentityScope | None = None
-) -> Opened | TokenFailure:
+) -> TokenFields | TokenFailure:
     """Decrypt both layers of a token.
 
     Args:
@@ -210,7 +210,7 @@ def open_shells(  # noqa: C901, PLR0911 - one for each check, in their order
         return TokenFailure.INVALID_PAYLOAD
     kind, version_byte, master_key_id = _unpack_header(data)
     if kind == V2_BYTE:
-        return _open_shells_v2(data, key_of)
+        return _open_layers_v2(data, key_of)
     version = VERSIONS.get(version_byte)
     if version is None:
         return TokenFailure.VERSION_NOT_SUPPORTED
@@ -265,7 +265,7 @@ def _belongs(raw_uid: bytes, kind: int) -> bool:
     return len(raw_uid) == _BARE_UID_BYTES
 
 
-def _open_shells_v2(data: bytes, key_of: KeyLookup) -> Opened | TokenFailure:
+def _open_layers_v2(data: bytes, key_of: KeyLookup) -> TokenFields | TokenFailure:
     """Decrypt both layers of a v2 token (docs/protocol.md 5.2)."""
     _, master_key_id = HEADER_V2.unpack_from(data)
     key = key_of(master_key_id)
@@ -317,16 +317,16 @@ def open_token(
     data = read_text(text, strict=strict)
     if not isinstance(data, bytes):
         raise TokenError(data)
-    opened = open_shells(data, key_of)
-    if not isinstance(opened, tuple):
-        raise TokenError(opened)
-    return _make_token(opened)
+    fields = open_layers(data, key_of)
+    if not isinstance(fields, tuple):
+        raise TokenError(fields)
+    return _make_token(fields)
 
 
-def _make_token(opened: Opened) -> AdvertisingToken:
+def _make_token(fields: TokenFields) -> AdvertisingToken:
     """Combine the fields of both layers. v2 does not contain the operator's fields."""
-    version, scope, identity_type, master_id, site_key_id = opened[:5]
-    expires_ms, created_ms, master, raw_uid, site = opened[5:]
+    version, scope, identity_type, master_id, site_key_id = fields[:5]
+    expires_ms, created_ms, master, raw_uid, site = fields[5:]
     operator = _SERVICE
     if version != V2:
         operator = MASTER.unpack_from(master)[2:6]

@@ -34,7 +34,7 @@ from uid2_async.protocol.token_codec import (
     SITE,
     TYPE_FILL,
     V4_BYTE,
-    open_shells,
+    open_layers,
     read_text,
 )
 from uid2_async.protocol.wire import FIRST_MS, LAST_MS
@@ -56,7 +56,7 @@ _BIDSTREAM = ClientType.BIDSTREAM
 
 # Called for each token, by functions that already strip tracebacks.
 _read_text = unwrapped(read_text)
-_open_shells = unwrapped(open_shells)
+_open_layers = unwrapped(open_layers)
 _seal_gcm = unwrapped(Key.seal_gcm)
 _encode_url = unwrapped(base64.encode_url_text)
 _decode = unwrapped(base64.decode)
@@ -117,26 +117,6 @@ class DecryptedToken(RedactedRepr, frozen=True, kw_only=True, gc=False):
         return datetime_from_ms(self.expires_ms)
 
 
-def decrypt(
-    text: str,
-    ring: KeyRing,
-    *,
-    now_ms: int,
-    client: ClientType,
-    domain_or_app: str | None = None,
-) -> DecryptedToken:
-    """Decrypt and check a token. The arguments are those of :func:`try_decrypt`.
-
-    Raises:
-        TokenError: If it is rejected. The reason is an attribute.
-        KeysUnavailableError: If all keys of *ring* have expired.
-    """
-    found = try_decrypt(text, ring, now_ms, client, domain_or_app)
-    if not isinstance(found, DecryptedToken):
-        raise TokenError(found)
-    return found
-
-
 def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     text: str,
     ring: KeyRing,
@@ -165,7 +145,7 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     data = _read_text(text)
     if not isinstance(data, bytes):
         return data
-    opened = _open_shells(data, ring.keys.get, ring.identity_scope)
+    opened = _open_layers(data, ring.keys.get, ring.identity_scope)
     if not isinstance(opened, tuple):
         return opened
     version, _, identity_type, _, _, expires_ms, created_ms, _, raw_uid, site = opened
@@ -183,7 +163,7 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
         return TokenFailure.INVALID_PAYLOAD
     if client is _BIDSTREAM:
         longest = ring.max_bidstream_lifetime_seconds
-        if client_side and not _is_at_home(site_id, ring, domain_or_app):
+        if client_side and not _comes_from_site(site_id, ring, domain_or_app):
             return TokenFailure.DOMAIN_OR_APP_NAME_CHECK_FAILED
     else:
         longest = ring.max_sharing_lifetime_seconds
@@ -204,7 +184,7 @@ def try_decrypt(  # noqa: PLR0911 - one for each check, in their order
     )
 
 
-def _is_at_home(site_id: int, ring: KeyRing, domain_or_app: object) -> bool:
+def _comes_from_site(site_id: int, ring: KeyRing, domain_or_app: object) -> bool:
     """Return whether the domain or app belongs to the site, ignoring case."""
     # The value may come from a bid request or file. Anything but a str is no match.
     if not isinstance(domain_or_app, str):
@@ -266,7 +246,15 @@ class SharingSealer:
         site_iv: bytes,
         identity_type: IdentityType | None = None,
     ) -> str:
-        """Create one token. Like :func:`encrypt`, but *raw_uid* may have any type.
+        """Create one token.
+
+        Args:
+            raw_uid: The raw UID, 44 base64 characters. Anything else is rejected.
+            master_iv: 12 random bytes.
+            site_iv: 12 different random bytes.
+            identity_type: The type of the identity. If None, it is read from the raw
+                UID. A raw UID of 32 bytes does not contain it, and counts as one of an
+                email.
 
         Raises:
             InputError: If *raw_uid* is malformed, or *identity_type* contradicts it.
@@ -294,41 +282,6 @@ class SharingSealer:
         if claimed is not None and claimed is not identity_type:
             raise InputError("The raw UID contradicts identity_type.")
         return first & TYPE_MASK
-
-
-def encrypt(
-    raw_uid: str,
-    ring: KeyRing,
-    *,
-    now_ms: int,
-    master_iv: bytes,
-    site_iv: bytes,
-    keyset_id: int | None = None,
-    identity_type: IdentityType | None = None,
-) -> str:
-    """Create a sharing token of version 4 (docs/protocol.md 6.5).
-
-    Args:
-        raw_uid: The raw UID, 44 base64 characters.
-        ring: The keys from key/sharing.
-        now_ms: The time in ms since the Unix epoch.
-        master_iv: 12 random bytes.
-        site_iv: 12 different random bytes.
-        keyset_id: The keyset whose readers can decrypt it. Defaults to the ring's
-            default keyset.
-        identity_type: The type of the identity. If None, it is read from the raw UID. A
-            raw UID of 32 bytes does not contain it, and counts as one of an email.
-
-    Raises:
-        InputError: If *raw_uid* is malformed, or *identity_type* contradicts it.
-        TokenError: If the raw UID belongs to the other scope, or the ring has no key to
-            encrypt with.
-        KeysUnavailableError: If all keys of *ring* have expired.
-    """
-    sealer = SharingSealer(ring, now_ms=now_ms, keyset_id=keyset_id)
-    return sealer.seal(
-        raw_uid, master_iv=master_iv, site_iv=site_iv, identity_type=identity_type
-    )
 
 
 strip_tracebacks(globals())

@@ -5,18 +5,27 @@ See docs/protocol.md 2.1, 2.2, 2.3 and 2.9.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from hmac import compare_digest
+from typing import Final, TypeAlias
 
 import msgspec
 
 from uid2_async._private import RedactedRepr
 from uid2_async._traceback import strip_tracebacks, unwrapped
-from uid2_async.errors import ProtocolError
+from uid2_async.errors import InputError, ProtocolError
 from uid2_async.identity_tokens import IdentityTokens
-from uid2_async.models import Identity, InsufficientConsent, OptedOut, datetime_from_ms
-from uid2_async.protocol import wire
+from uid2_async.models import (
+    Identity,
+    InsufficientConsent,
+    OptedOut,
+    datetime_from_ms,
+    ms_from_datetime,
+)
+from uid2_async.protocol import base64, wire
+from uid2_async.protocol.envelope import KEY_BYTES
 from uid2_async.protocol.normalize import write_identity_input
-from uid2_async.protocol.reply import error_from_status_word, expect_success
+from uid2_async.protocol.reply import ReplyContent, body_of, error_from_status_word
 
 GENERATE_PATH: Final = "/v2/token/generate"
 REFRESH_PATH: Final = "/v2/token/refresh"
@@ -25,11 +34,14 @@ LOGOUT_PATH: Final = "/v2/token/logout"
 
 # Called by functions that are wrapped themselves, some of them several times in a call.
 _decode = unwrapped(wire.decode)
+_body_of = unwrapped(body_of)
 _datetime = unwrapped(datetime_from_ms)
 _write_identity_input = unwrapped(write_identity_input)
 
 # A refresh token of this length is a wrapper, and the reply to it is encrypted.
 SEALED_REFRESH_CHARS: Final = 388
+# Tokens contain no spaces or control characters, which could end a header.
+_CONTROL: Final = bytes(range(ord(" ") + 1))
 
 
 class TokensBody(RedactedRepr, omit_defaults=True, frozen=True):
@@ -43,23 +55,12 @@ class TokensBody(RedactedRepr, omit_defaults=True, frozen=True):
     refresh_response_key: str | None = None
 
 
-class _TokensReply(msgspec.Struct):
-    status: str
-    body: TokensBody | None = None
-
-
-class _ValidateReply(msgspec.Struct):
-    status: str
-    body: bool | None = None
+# Made once, because each call needs it.
+_TokensReply: TypeAlias = ReplyContent[TokensBody]
 
 
 class _LogoutBody(msgspec.Struct):
     optout: str
-
-
-class _LogoutReply(msgspec.Struct):
-    status: str
-    body: _LogoutBody | None = None
 
 
 def build_generate_request(
@@ -95,11 +96,7 @@ def parse_tokens_reply(
         return OptedOut()
     if reply.status == "insufficient_user_consent":
         return InsufficientConsent()
-    if reply.status != "success":
-        raise error_from_status_word(reply.status)
-    if reply.body is None:
-        raise ProtocolError("The reply has no body.", path="body")
-    return _tokens(reply.body)
+    return _tokens(_body_of(reply))
 
 
 def parse_refresh_reply(payload: bytes) -> IdentityTokens | OptedOut:
@@ -115,8 +112,73 @@ def parse_refresh_reply(payload: bytes) -> IdentityTokens | OptedOut:
     return result
 
 
+def build_refresh_request(tokens: IdentityTokens) -> bytes:
+    """Return the refresh token, which is sent as it is (docs/protocol.md 2.2).
+
+    Raises:
+        InputError: If it is empty, or could not be sent.
+    """
+    try:
+        body = tokens.refresh_token.encode("ascii")
+    except UnicodeEncodeError:
+        body = b""
+    if not body or body.translate(None, _CONTROL) != body:
+        raise InputError("The refresh token is empty or has invalid characters.")
+    return body
+
+
+def refresh_reply_key(tokens: IdentityTokens) -> bytes:
+    """Return the key that decrypts the reply, or b"" if it is not encrypted.
+
+    Raises:
+        InputError: If the key is needed, but missing or not valid.
+    """
+    if len(tokens.refresh_token) != SEALED_REFRESH_CHARS:
+        return b""
+    key = base64.decode(tokens.refresh_response_key or "")
+    if key is None or len(key) != KEY_BYTES:
+        raise InputError(
+            "The refresh_response_key is missing or not base64 of 32 bytes.",
+            hint="Store it with the refresh token. It changes with every refresh.",
+        )
+    return key
+
+
+def parse_new_tokens(
+    payload: bytes, *, held: IdentityTokens, now_ms: Callable[[], int]
+) -> IdentityTokens | OptedOut:
+    """Parse the decrypted reply to a refresh of *held*, and reject an old one.
+
+    The reply has no nonce, so it could be a replay. It is rejected if it repeats the
+    current tokens or has expired by *now_ms*, the operator's time.
+
+    Raises:
+        ProtocolError: If the reply cannot be trusted.
+        OperatorError: As in :func:`parse_refresh_reply`.
+    """
+    result = parse_refresh_reply(payload)
+    if isinstance(result, OptedOut):
+        return result
+    if ms_from_datetime(result.identity_expires) <= now_ms():
+        raise replayed("The refreshed tokens have expired.", "identity_expires")
+    for name in ("advertising_token", "refresh_token"):
+        old, new = getattr(held, name), getattr(result, name)
+        # Stored tokens may be any str.
+        if compare_digest(old.encode(errors="surrogatepass"), new.encode()):
+            raise replayed("The refresh reply repeats the current tokens.", name)
+    return result
+
+
+def replayed(message: str, name: str) -> ProtocolError:
+    """Return the error for a well-formed refresh reply that cannot be trusted."""
+    return ProtocolError(
+        message,
+        hint="Check this machine's clock. If it is right, replies are being replayed.",
+        path=f"body.{name}",
+    )
+
+
 def _tokens(body: TokensBody) -> IdentityTokens:
-    """Convert the times in ms to datetimes."""
     return IdentityTokens(
         advertising_token=body.advertising_token,
         refresh_token=body.refresh_token,
@@ -141,9 +203,7 @@ def build_validate_request(
 
 def parse_validate_reply(payload: bytes) -> bool:
     """Parse the decrypted reply to validate: whether the token is the identity's."""
-    reply = wire.decode(payload, _ValidateReply)
-    expect_success(reply.status, reply.body)
-    return bool(reply.body)
+    return body_of(wire.decode(payload, ReplyContent[bool]))
 
 
 def build_logout_request(identity: Identity, *, send_raw: bool = False) -> bytes:
@@ -157,8 +217,7 @@ def build_logout_request(identity: Identity, *, send_raw: bool = False) -> bytes
 
 def parse_logout_reply(payload: bytes) -> None:
     """Parse the decrypted reply to logout. Raises if the logout failed."""
-    reply = wire.decode(payload, _LogoutReply)
-    expect_success(reply.status, reply.body)
+    body_of(wire.decode(payload, ReplyContent[_LogoutBody]))
 
 
 strip_tracebacks(globals())

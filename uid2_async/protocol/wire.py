@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -21,12 +22,9 @@ EpochMs: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
 # msgspec ends its messages with the path: "... - at `$.body.email_hash[3].u`". The
 # rest can contain the rejected value (of an enum) and is discarded.
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-_encoder = msgspec.json.Encoder()
 
-
-def encode(value: object) -> bytes:
-    """Encode *value* as compact UTF-8 JSON."""
-    return _encoder.encode(value)
+encode: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
+"""Encode a value as compact UTF-8 JSON."""
 
 
 # Decoders by type, cached because creating one costs more than a small reply.

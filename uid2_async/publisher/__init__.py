@@ -8,14 +8,13 @@ without I/O.
 from __future__ import annotations
 
 from uid2_async.openrtb import add_openrtb_eid, to_openrtb_eid
-from uid2_async.publisher.freshness import Freshness
 from uid2_async.publisher.generate import (
     GenerateResult,
     InvalidIdentity,
     Unavailable,
     try_generate,
 )
-from uid2_async.publisher.refresher import TokenRefresher
+from uid2_async.publisher.refresher import Freshness, TokenRefresher
 from uid2_async.publisher.sealed_cookie import SealedCookie
 from uid2_async.publisher.session import (
     cookie_name,

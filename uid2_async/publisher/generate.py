@@ -133,7 +133,6 @@ class _CircuitBreaker:
         return None
 
     def leave(self) -> None:
-        """Allow another call."""
         self._probing = False
 
     def open(self, error: Exception) -> None:
@@ -141,7 +140,6 @@ class _CircuitBreaker:
         self._error, self._until = error, self._now() + _PAUSE
 
     def close(self) -> None:
-        """Allow all calls."""
         self._error = None
 
 

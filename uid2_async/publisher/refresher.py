@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
 from hashlib import sha256
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeAlias, TypeVar
 
 import attrs
 from msgspec.structs import replace
@@ -24,30 +24,34 @@ from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock, Monotonic, monotonic_of, system_clock
 from uid2_async.errors import (
+    BadRequestError,
     ClientClosedError,
     ClientForkError,
     ClientLoopError,
     ConfigError,
-    ProtocolError,
+    ExpiredTokenError,
+    InputError,
+    InvalidTokenError,
     TransportError,
     UID2Error,
 )
 from uid2_async.identity_tokens import IdentityTokens, TokenState
 from uid2_async.models import OptedOut
-from uid2_async.protocol.tokens import REFRESH_PATH
-from uid2_async.publisher.freshness import Freshness, Outcome, report
+from uid2_async.protocol.tokens import REFRESH_PATH, replayed
 from uid2_async.publisher.session import OPT_OUT_KEPT
-from uid2_async.publisher.ttl_cache import TTLCache
 
 if TYPE_CHECKING:
     from uid2_async.client import UID2Client
     from uid2_async.client_side import ClientSideClient
 
-__all__ = ["RefreshLock", "TokenRefresher"]
+T = TypeVar("T")
 
 RefreshLock: TypeAlias = Callable[[str], AbstractAsyncContextManager[object]]
 """Returns an async context manager for the digest of a refresh token. It may yield
 False if another process is refreshing or has just refreshed these tokens."""
+
+_Outcome: TypeAlias = IdentityTokens | OptedOut | UID2Error | None
+"""The result of a refresh. None if there was none, or another process runs it."""
 
 _logger = logging.getLogger("uid2_async")
 
@@ -66,13 +70,77 @@ _JITTER_PART: Final = 0.1
 _MISUSE: Final = (ClientClosedError, ClientForkError, ClientLoopError, ConfigError)
 
 
-@attrs.frozen
-class _Failure:
-    """Why a refresh failed, and when the next one may start."""
+# Errors that another refresh of the same tokens cannot fix.
+_FINAL: Final = (ExpiredTokenError, InvalidTokenError)
+_UNREFRESHABLE: Final = (BadRequestError, InputError)
 
-    error: UID2Error
-    pause: float
+
+@attrs.frozen(kw_only=True)
+class Freshness:
+    """The result of :meth:`TokenRefresher.ensure_fresh`.
+
+    Attributes:
+        tokens: The tokens to store, or None if the state is DEAD or OPTED_OUT. Store
+            tokens that are EXPIRED_REFRESHABLE, but do not use them.
+        state: The state of *tokens*. If it is DEAD, generate new tokens. If it is
+            OPTED_OUT, do not.
+        changed: Whether the session must be updated, because *tokens* differ from those
+            that were passed.
+        error: Why a due refresh failed, or None.
+    """
+
+    tokens: IdentityTokens | None
+    state: TokenState
+    changed: bool
+    error: UID2Error | None = None
+
+    @property
+    def advertising_token(self) -> str | None:
+        """The token to send to the bidstream, or None if none is usable now."""
+        if self.tokens is None or not self.state.usable:
+            return None
+        return self.tokens.advertising_token
+
+
+@attrs.frozen
+class _Pause:
+    """Until when tokens are not refreshed, and the error if a refresh failed."""
+
+    error: UID2Error | None
+    seconds: float
     until: float
+
+
+class _TTLCache(Generic[T]):
+    """Values by key, which expire. The least recently used value is evicted."""
+
+    def __init__(self, size: int, monotonic: Monotonic) -> None:
+        self._size = size
+        self._now = monotonic
+        self._entries: OrderedDict[str, tuple[T, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return the number of entries, including expired ones not read since."""
+        return len(self._entries)
+
+    def set(self, key: str, value: T, *, seconds: float) -> None:
+        """Store *value* for *seconds*."""
+        self._entries[key] = (value, self._now() + seconds)
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+
+    def get(self, key: str) -> T | None:
+        """Return the value of *key*, or None if there is none or it has expired."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        value, until = entry
+        if self._now() >= until:
+            del self._entries[key]
+            return None
+        self._entries.move_to_end(key)
+        return value
 
 
 class TokenRefresher:
@@ -167,7 +235,7 @@ class TokenRefresher:
             raise ConfigError("jitter, pause and margin must not be negative.")
         self._client = client
         self._clock = clock or system_clock
-        self._lock = lock or _no_lock
+        self._lock: RefreshLock = lock or nullcontext
         self._background = background
         self._timeout = timeout
         self._jitter = timedelta(seconds=jitter)
@@ -175,25 +243,19 @@ class TokenRefresher:
         self._margin = timedelta(seconds=margin)
         self._random = _random
         self._monotonic = monotonic_of(clock, monotonic)
-        self._renewed = TTLCache[IdentityTokens](remember, self._monotonic)
-        self._failed = TTLCache[_Failure](remember, self._monotonic)
-        self._opted_out = TTLCache[OptedOut](remember, self._monotonic)
-        # Tokens that have only just come, and would be due again too soon.
-        self._resting = TTLCache[float](remember, self._monotonic)
+        self._renewed = _TTLCache[IdentityTokens](remember, self._monotonic)
+        self._opted_out = _TTLCache[OptedOut](remember, self._monotonic)
+        # After a failure, and for new tokens that would be due again too soon.
+        self._paused = _TTLCache[_Pause](remember, self._monotonic)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._flights: dict[str, asyncio.Task[Outcome]] = {}
+        self._flights: dict[str, asyncio.Task[_Outcome]] = {}
         self._closed = False
 
     async def __aenter__(self) -> Self:
         """Return the refresher. Nothing runs until the first refresh."""
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close the refresher."""
         await self.aclose()
 
@@ -236,21 +298,22 @@ class TokenRefresher:
         if self._closed:
             raise RuntimeError("The refresher is closed.")
         now = self._now()
-        held = self._latest(tokens)
+        held = self._latest(tokens, now)
         digest = _digest(held)
         if self._opted_out.get(digest) is not None:
-            return report(tokens, held, OptedOut(), now)
-        if not self._is_due(held, now) or self._resting.get(digest) is not None:
-            return report(tokens, held, None, now)
-        failure = self._failed.get(digest)
-        if failure is not None and self._monotonic() < failure.until:
-            return report(tokens, held, fresh_error(failure.error), now)
+            return _report(tokens, held, OptedOut(), now)
+        if not self._is_due(held, now):
+            return _report(tokens, held, None, now)
+        pause = self._paused.get(digest)
+        if pause is not None and self._monotonic() < pause.until:
+            error = None if pause.error is None else fresh_error(pause.error)
+            return _report(tokens, held, error, now)
         flight = self._single_flight(held, digest)
         if self._background and held.state(now).usable:
-            return report(tokens, held, None, now)
+            return _report(tokens, held, None, now)
         # Not awaited directly: if the waiter is canceled, the refresh continues.
         await asyncio.wait({flight})
-        return report(tokens, held, _result(flight), self._now())
+        return _report(tokens, held, _result(flight), self._now())
 
     def _now(self) -> datetime:
         """Return the latest time that it can be, considering the error of the clock."""
@@ -258,7 +321,7 @@ class TokenRefresher:
         ahead = timedelta(seconds=max(0.0, self._client.clock_skew))
         return self._clock() + self._margin + ahead
 
-    def _latest(self, tokens: IdentityTokens) -> IdentityTokens:
+    def _latest(self, tokens: IdentityTokens, now: datetime) -> IdentityTokens:
         """Return the tokens that earlier refreshes obtained for *tokens*."""
         first = _digest(tokens)
         digest, steps = first, 0
@@ -266,13 +329,9 @@ class TokenRefresher:
             tokens, digest, steps = renewed, _digest(renewed), steps + 1
         if steps > 1:
             # If a session is never updated, this chain would grow with each refresh.
-            self._keep_renewed(first, tokens)
+            left = tokens.refresh_expires - now
+            self._renewed.set(first, tokens, seconds=left.total_seconds())
         return tokens
-
-    def _keep_renewed(self, digest: str, new: IdentityTokens) -> None:
-        """Cache *new* tokens for as long as they can be refreshed."""
-        life = (new.refresh_expires - self._now()).total_seconds()
-        self._renewed.set(digest, new, seconds=life)
 
     def _is_due(self, held: IdentityTokens, now: datetime) -> bool:
         """Return whether to refresh now, after a random delay for due tokens."""
@@ -285,21 +344,24 @@ class TokenRefresher:
 
     def _single_flight(
         self, held: IdentityTokens, digest: str
-    ) -> asyncio.Task[Outcome]:
+    ) -> asyncio.Task[_Outcome]:
         """Join the running refresh of *held*, or start one."""
         running = self._running()
         flight = running.get(digest)
         if flight is None:
             flight = running[digest] = asyncio.create_task(self._refresh(held, digest))
 
-            def end(task: asyncio.Task[Outcome]) -> None:
+            def end(task: asyncio.Task[_Outcome]) -> None:
                 running.pop(digest, None)
-                _log_end(task)
+                # Logged, because a background refresh is not awaited.
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    name = type(error).__name__
+                    _logger.warning("Refreshing tokens failed with %s", name)
 
             flight.add_done_callback(end)
         return flight
 
-    def _running(self) -> dict[str, asyncio.Task[Outcome]]:
+    def _running(self) -> dict[str, asyncio.Task[_Outcome]]:
         """Return the refreshes of the running event loop.
 
         Those of a closed loop never end, so that callers must not wait for them.
@@ -309,7 +371,7 @@ class TokenRefresher:
             self._loop, self._flights = loop, {}
         return self._flights
 
-    async def _refresh(self, held: IdentityTokens, digest: str) -> Outcome:
+    async def _refresh(self, held: IdentityTokens, digest: str) -> _Outcome:
         """Refresh *held*, and cache the result."""
         task = asyncio.current_task()
         try:
@@ -334,20 +396,22 @@ class TokenRefresher:
             seconds = OPT_OUT_KEPT.total_seconds()
             self._opted_out.set(digest, outcome, seconds=seconds)
         else:
-            before, pause = self._failed.get(digest), self._pause
-            if before is not None:
-                pause = max(pause, min(before.pause * 2, _LONGEST_PAUSE))
-            failure = _Failure(outcome, pause, self._monotonic() + pause)
-            self._failed.set(digest, failure, seconds=pause + _FAILURE_KEPT)
+            before, seconds = self._paused.get(digest), self._pause
+            if before is not None and before.error is not None:
+                seconds = max(seconds, min(before.seconds * 2, _LONGEST_PAUSE))
+            pause = _Pause(outcome, seconds, self._monotonic() + seconds)
+            self._paused.set(digest, pause, seconds=seconds + _FAILURE_KEPT)
 
     def _remember_tokens(self, digest: str, new: IdentityTokens) -> None:
         """Cache *new* tokens, and delay their refresh if it would be due too soon."""
         now = self._now()
-        self._keep_renewed(digest, new)
+        left = new.refresh_expires - now
+        self._renewed.set(digest, new, seconds=left.total_seconds())
         usable = (new.identity_expires - now).total_seconds()
         interval = min(max(usable * _INTERVAL_PART, _LEAST_INTERVAL), _MOST_INTERVAL)
         if new.refresh_from < now + timedelta(seconds=interval):
-            self._resting.set(_digest(new), interval, seconds=interval)
+            pause = _Pause(None, interval, self._monotonic() + interval)
+            self._paused.set(_digest(new), pause, seconds=interval)
 
     async def _ask(self, held: IdentityTokens) -> IdentityTokens | OptedOut | UID2Error:
         """Call the operator. Return errors instead of raising them."""
@@ -369,16 +433,20 @@ class TokenRefresher:
 
         The client has compared it with the current tokens.
         """
-        now = self._now()
-        if not new.state(now).usable:
-            raise _refused("The refreshed tokens have expired.", "identity_expires")
         # Tokens that were refreshed before are not new, and _latest must not form a
         # cycle.
-        if self._renewed.get(_digest(new)) is not None:
-            raise _refused("The refresh reply repeats earlier tokens.", "refresh_token")
+        repeated = self._renewed.get(_digest(new)) is not None
+        if new.state(self._now()).usable and not repeated:
+            return
+        error = replayed("The refreshed tokens have expired.", "identity_expires")
+        if repeated:
+            message = "The refresh reply repeats earlier tokens."
+            error = replayed(message, "refresh_token")
+        error.endpoint = REFRESH_PATH
+        raise error
 
 
-def _result(flight: asyncio.Task[Outcome]) -> Outcome:
+def _result(flight: asyncio.Task[_Outcome]) -> _Outcome:
     """Return the result of a refresh, or raise its error, as a copy for each caller."""
     if flight.cancelled():
         return TransportError(
@@ -392,36 +460,28 @@ def _result(flight: asyncio.Task[Outcome]) -> Outcome:
     return fresh_error(outcome) if isinstance(outcome, UID2Error) else outcome
 
 
-def _log_end(flight: asyncio.Task[Outcome]) -> None:
-    """Log the error of a refresh, because a background refresh is not awaited."""
-    error = None if flight.cancelled() else flight.exception()
-    if error is not None:
-        _logger.warning("Refreshing tokens failed with %s", type(error).__name__)
-
-
-def _refused(message: str, name: str) -> ProtocolError:
-    """Return the error for a well-formed reply that cannot be trusted."""
-    error = ProtocolError(
-        message,
-        hint="Check this machine's clock. If it is right, replies are being replayed.",
-        path=f"body.{name}",
-    )
-    error.endpoint = REFRESH_PATH
-    return error
-
-
 def _digest(tokens: IdentityTokens) -> str:
-    """Return a digest of the refresh token, to identify the tokens."""
-    return sha256(_bytes(tokens.refresh_token)).hexdigest()
+    """Return a digest of the refresh token, which may be any str."""
+    return sha256(tokens.refresh_token.encode(errors="surrogatepass")).hexdigest()
 
 
-def _bytes(token: str) -> bytes:
-    """Encode a stored token, which may be any str."""
-    return token.encode(errors="surrogatepass")
-
-
-def _no_lock(_digest: str) -> AbstractAsyncContextManager[object]:
-    return nullcontext()
+def _report(
+    given: IdentityTokens, held: IdentityTokens, outcome: _Outcome, now: datetime
+) -> Freshness:
+    """Return what became of the tokens that were *given* and are now *held*."""
+    error = outcome if isinstance(outcome, UID2Error) else None
+    if isinstance(outcome, OptedOut):
+        return Freshness(tokens=None, state=TokenState.OPTED_OUT, changed=True)
+    if isinstance(outcome, IdentityTokens):
+        held = outcome
+    state = held.state(now)
+    if isinstance(error, _FINAL) or (
+        isinstance(error, _UNREFRESHABLE) and not state.usable
+    ):
+        state = TokenState.DEAD
+    if state is TokenState.DEAD:
+        return Freshness(tokens=None, state=state, changed=True, error=error)
+    return Freshness(tokens=held, state=state, changed=held is not given, error=error)
 
 
 strip_tracebacks(globals())

@@ -15,8 +15,6 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import ConfigError, InputError
 from uid2_async.protocol import base64
 
-__all__ = ["SealedCookie", "SetsCookies"]
-
 _KEY_CHARS: Final = 32
 _MONTH: Final = 30 * 24 * 3600
 # The smallest limit of browsers (RFC 6265, 6.1), less the name and attributes.
