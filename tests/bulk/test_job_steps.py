@@ -291,9 +291,9 @@ def killed_at(job: Job, kind: str, step: int, *, power: bool = False) -> None:
 
 
 @pytest.fixture(params=[True, False], ids=["state", "stream"])
-def prepared(request: pytest.FixtureRequest, tmp_path: Path) -> Job:
+def prepared(request: pytest.FixtureRequest, memory_path: Path) -> Job:
     """Map the inputs of the first day, and write those of the second."""
-    folder = tmp_path / "first"
+    folder = memory_path / "first"
     folder.mkdir()
     write_inputs(folder, FIRST)
     job = Job(folder, request.param, Day("first"), day=DAY)
