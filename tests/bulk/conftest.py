@@ -122,7 +122,8 @@ def memory_path() -> Iterator[Path]:
     What they look at is the same there: no computer stops, and so no disk tells what
     was synced.
     """
-    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+    usable = os.access(MEMORY, os.W_OK)
+    with TemporaryDirectory(dir=MEMORY if usable else None) as folder:
         yield Path(folder).resolve()
 
 
