@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from shutil import disk_usage
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -122,7 +123,8 @@ def memory_path() -> Iterator[Path]:
     What they look at is the same there: no computer stops, and so no disk tells what
     was synced.
     """
-    usable = os.access(MEMORY, os.W_OK)
+    # The largest needs 30 MB, and other workers need theirs.
+    usable = os.access(MEMORY, os.W_OK) and disk_usage(MEMORY).free > 2**28
     with TemporaryDirectory(dir=MEMORY if usable else None) as folder:
         yield Path(folder).resolve()
 
