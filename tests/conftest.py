@@ -31,7 +31,10 @@ HERE = Path(__file__).parent
 
 # A busy machine is no failure, and CI sees the same examples in each run.
 settings.register_profile(
-    "project", deadline=None, derandomize=bool(os.environ.get("CI"))
+    "project",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    max_examples=int(os.environ.get("UID2_EXAMPLES", "100")),
 )
 settings.load_profile("project")
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+# Checks how pytest is set up, not the library.
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).parent.parent
 SIGNALS = Path(__file__).with_name("cli") / "test_run_async.py"
 

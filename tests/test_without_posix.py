@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+# What is imported is the same on each Python.
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).parent.parent
 AS_ON_WINDOWS = """
 import asyncio, os, signal, subprocess, sys, tempfile

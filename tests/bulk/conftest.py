@@ -8,6 +8,9 @@ import random
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
+from shutil import disk_usage
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -22,6 +25,7 @@ from virtual_time import run_virtual
 
 KEY = bytes(range(32))
 NOBODY = 65534
+MEMORY = Path("/dev/shm")  # noqa: S108 - a private folder is made in it
 
 
 def uid_of(hashed: str) -> str:
@@ -110,6 +114,19 @@ def refusal(status: int, **headers: str) -> Reply:
     """Make a refusal."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Reply(status=status, headers=named, body=b"")
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """Return a private folder, in memory if possible, for tests that sync all the time.
+
+    What they look at is the same there: no computer stops, and so no disk tells what
+    was synced.
+    """
+    # The largest needs 30 MB, and other workers need theirs.
+    usable = os.access(MEMORY, os.W_OK) and disk_usage(MEMORY).free > 2**28
+    with TemporaryDirectory(dir=MEMORY if usable else None) as folder:
+        yield Path(folder).resolve()
 
 
 @pytest.fixture

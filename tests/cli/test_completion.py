@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+# Shells ask Typer, whose version is the same everywhere.
+pytestmark = pytest.mark.once
 ME = f"{sys.executable} -m uid2_async"
 
 

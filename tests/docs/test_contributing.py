@@ -61,3 +61,19 @@ def test_every_place_of_a_rule_exists() -> None:
     assert len(places) > 15
     for place in places:
         assert (pages.ROOT / place).exists(), place
+
+
+def test_every_file_that_is_tested_once_is_listed() -> None:
+    """The table names the files with such tests, and no other."""
+    table = PAGE.split("| marked `once` |")[1].split("\n\n")[0]
+    marked = {
+        path.relative_to(pages.ROOT).as_posix()
+        for path in (pages.ROOT / "tests").rglob("test_*.py")
+        if re.search(
+            r"^(@|pytestmark = )pytest\.mark\.once$",
+            path.read_text("utf-8"),
+            re.MULTILINE,
+        )
+    }
+
+    assert set(re.findall(r"`(tests/\S+)`", table)) == marked

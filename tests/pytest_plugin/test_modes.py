@@ -320,6 +320,8 @@ MODULES: dict[str, dict[str, tuple[str, int]]] = {
 }
 
 
+# The modes are those of pytest's plugins, whose versions are the same everywhere.
+@pytest.mark.once
 @pytest.mark.parametrize("project", PROJECTS)
 def test_every_test_passes(count_outcomes: Count, project: str) -> None:
     """With pytest alone, and with each plugin that runs coroutines."""
@@ -341,6 +343,7 @@ def test_every_test_passes(count_outcomes: Count, project: str) -> None:
     assert found == {name: {"passed": n} for name, n in expected.items()}, run.outlines
 
 
+@pytest.mark.once
 def test_several_processes(count_outcomes: Count) -> None:
     """Each worker of xdist has an operator of its own."""
     pytest.importorskip("xdist")

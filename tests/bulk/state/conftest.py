@@ -152,6 +152,12 @@ class Days:
 
 
 @pytest.fixture
+def tmp_path(memory_path: Path) -> Path:
+    """Return a folder in memory: the tests of this folder sync 10,000 times."""
+    return memory_path
+
+
+@pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Return the path of a state that does not exist yet."""
     folder = tmp_path / "private"
