@@ -95,7 +95,7 @@ async def test_at_most_20_faults(tmp_path: Path, state: Path | None) -> None:
     """A file with the wrong delimiter has a fault in each line."""
     source = write(tmp_path, {"a.csv": b"id,mail\n" + b"1\n" * 100})
 
-    with pytest.raises(errors.InputError, match=r"20 faults .* The first 20 are"):
+    with pytest.raises(errors.InputError, match=r"20 errors .* The first 20 are"):
         await run(source, tmp_path / "out", state=state)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 from uid2_async import (
@@ -52,7 +53,7 @@ def tokens(ring: KeyRing) -> dict[str, str]:
     foreign = attrs.evolve(
         ring,
         keys={
-            one.id + 900_000: attrs.evolve(one, id=one.id + 900_000)
+            one.id + 900_000: msgspec.structs.replace(one, id=one.id + 900_000)
             for one in ring.keys.values()
         },
     )

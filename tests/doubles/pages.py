@@ -27,7 +27,8 @@ _FENCE = re.compile(
 IS_TEST: Final = re.compile(r"^ *(async )?def test_", re.MULTILINE)
 # A later block of the page may import such a file.
 _SAVED = re.compile(
-    r"Save this as `(\w+\.py)`[^`]*?\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL
+    r"Save this as `((?!test_)\w+\.py)`[^`]*?\n\n```python\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -59,6 +60,12 @@ def blocks(page: Path, language: str) -> Iterator[Block]:
             yield Block(where, language, code, marked=bool(found[2]))
 
 
+def saved_files(block: Block) -> dict[str, str]:
+    """Return the files that a block's page has saved, by name, for its imports."""
+    page, _, _ = block.where.partition(":")
+    return dict(_SAVED.findall((ROOT / page).read_text(encoding="utf-8")))
+
+
 def has_tests(block: Block) -> bool:
     """Return whether a block has tests for pytest."""
     return IS_TEST.search(block.code) is not None
@@ -75,8 +82,7 @@ def run(
         options: The options with which pytest loads our plugin.
         env: The environment variables.
     """
-    page, _, _ = block.where.partition(":")
-    for name, code in _SAVED.findall((ROOT / page).read_text(encoding="utf-8")):
+    for name, code in saved_files(block).items():
         (folder / name).write_text(code, encoding="utf-8")
     script = folder / "test_block.py"
     script.write_text(block.code, encoding="utf-8")

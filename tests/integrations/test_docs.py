@@ -40,7 +40,7 @@ def load(
         # dont_inherit: this module's own "annotations" is not the block's.
         code = compile(block, "docs/web.md", "exec", dont_inherit=True)
         exec(code, names)  # noqa: S102 - our own documentation
-        return names["app"]
+        return names["app"] if "app" in names else names["create_app"]()
 
     return load
 

@@ -323,7 +323,9 @@ MODULES: dict[str, dict[str, tuple[str, int]]] = {
 # The modes are those of pytest's plugins, whose versions are the same everywhere.
 @pytest.mark.once
 @pytest.mark.parametrize("project", PROJECTS)
-def test_every_test_passes(count_outcomes: Count, project: str) -> None:
+def test_every_test_passes(
+    count_outcomes: Count, pytester: pytest.Pytester, project: str
+) -> None:
     """With pytest alone, and with each plugin that runs coroutines."""
     for needed in ("anyio", "django", "flask", "freezegun"):
         pytest.importorskip(needed)
@@ -333,6 +335,8 @@ def test_every_test_passes(count_outcomes: Count, project: str) -> None:
     for number, block in enumerate(BLOCKS):
         if project in projects_of(block):
             modules[f"block_{number}"] = block.code
+            for name, code in pages.saved_files(block).items():
+                (pytester.path / name).write_text(code, encoding="utf-8")
             expected[f"block_{number}"] = len(pages.IS_TEST.findall(block.code))
 
     found, run = count_outcomes(modules, *PROJECTS[project], "--timeout=60")
@@ -362,7 +366,7 @@ def test_only_the_section_on_async_tests_needs_a_plugin() -> None:
         [AUTO],
         [ANYIO],
     ]
-    assert len(BLOCKS) - len(needing) == 8
+    assert len(BLOCKS) - len(needing) == 9
 
 
 def test_the_page_names_every_fixture() -> None:

@@ -13,12 +13,11 @@ from contextlib import aclosing
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk, IdentityColumn
 from uid2_async.bulk.files import TableWriter
-from uid2_async.bulk.job import RowGroup
 from uid2_async.bulk.outcomes import Endpoint, Outcome
 from uid2_async.bulk.paths import (
     Content,
@@ -34,6 +33,9 @@ from uid2_async.bulk.state_values import Change, IdentityKey, StateRow
 from uid2_async.bulk.stores import locate
 from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
+
+if TYPE_CHECKING:
+    from uid2_async.bulk.job import RowGroup  # which imports aiohttp
 
 DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
 

@@ -383,7 +383,7 @@ def test_the_precheck_names_every_fault(tmp_path: Path) -> None:
         read_check(opens)
 
     message = caught.value.message
-    assert "9 faults" in message
+    assert "9 errors" in message
     assert message.isprintable()
     for words in (
         "a.csv, line 3: 3 fields",
@@ -404,7 +404,7 @@ def test_the_precheck_stops_at_its_limit(tmp_path: Path) -> None:
     """A file with the wrong delimiter has a fault in each line."""
     opens = openers(tmp_path, {"a.csv": b"id,email\n" + b"1\n" * 100})
 
-    with pytest.raises(InputError, match=r"20 faults .* The first 20 are"):
+    with pytest.raises(InputError, match=r"20 errors .* The first 20 are"):
         read_check(opens)
 
 
