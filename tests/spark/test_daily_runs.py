@@ -281,6 +281,7 @@ def test_streams(spark: Any, operator: LocalOperator, tmp_path: Path) -> None:
         ({"recheck_after": timedelta(0)}, ConfigError, "at least one second"),
         ({"table_format": "hudi"}, ConfigError, "'delta' or 'iceberg'"),
         ({"credentials": "module"}, ConfigError, "module:function"),
+        ({"mapping_table": "./mapping"}, ConfigError, "must be absolute"),
         ({"column": "nosuch"}, InputError, "nosuch"),
         ({}, InputError, "lacks the columns INPUT_TYPE, .*CHANGED"),
     ],
@@ -293,7 +294,9 @@ def test_what_cannot_work_is_refused(
     spark.range(1).write.format("delta").save(table)
 
     with pytest.raises(error, match=says):
-        map_incrementally(make_people(spark, [1]), table, **{**MAIL, **options})
+        map_incrementally(
+            make_people(spark, [1]), **{"mapping_table": table, **MAIL, **options}
+        )
 
 
 @pytest.mark.timeout(600)

@@ -135,12 +135,18 @@ class MappingTable:
         """Open a table by its name or, for Delta, its path, or create it.
 
         Raises:
-            ConfigError: If *table_format*, that of a new table, is unknown.
+            ConfigError: If *table_format*, that of a new table, is unknown, or if a
+                path is relative, which each program resolves differently.
             InputError: If the table lacks columns.
         """
         if table_format not in _PROPERTIES:
             raise ConfigError("table_format must be 'delta' or 'iceberg'.")
         is_path = "/" in table
+        if is_path and not table.startswith("/") and ":" not in table.split("/")[0]:
+            raise ConfigError(
+                "The path of a Delta table must be absolute, or a URL.",
+                hint="Write it like /data/uid2_mapping or s3://bucket/uid2_mapping.",
+            )
         name = f"delta.`{table}`" if is_path else table
         if is_path or not spark.catalog.tableExists(name):
             columns = ", ".join(f"{one} {kind}" for one, kind in _COLUMNS.items())
