@@ -142,7 +142,7 @@ class MappingTable:
         if table_format not in _PROPERTIES:
             raise ConfigError("table_format must be 'delta' or 'iceberg'.")
         is_path = "/" in table
-        if is_path and not table.startswith("/") and ":" not in table.split("/")[0]:
+        if is_path and not table.startswith("/") and ":" not in table.partition("/")[0]:
             raise ConfigError(
                 "The path of a Delta table must be absolute, or a URL.",
                 hint="Write it like /data/uid2_mapping or s3://bucket/uid2_mapping.",
