@@ -183,7 +183,7 @@ class Pipeline:
         except BaseException as error:
             error_type = type(error).__name__
             if isinstance(error, UID2Error):
-                run.gave_up(error)
+                run.log_failure(error)
             raise
         finally:
             if hooks:
@@ -408,7 +408,7 @@ class _CallRun(Generic[T]):
             skew=self.pipeline.skew.seconds,
         )
 
-    def gave_up(self, error: UID2Error) -> None:
+    def log_failure(self, error: UID2Error) -> None:
         """Log that the call failed, with only the class of the error."""
         logger.warning(
             "%s failed with %s after %d attempt(s), trace id %s",

@@ -45,7 +45,7 @@ T = TypeVar("T")
 O = TypeVar("O", UID2Client, TokenRefresher, KeyStore)  # noqa: E741 - what is opened
 
 
-class _Bound(Unpicklable, Generic[O]):
+class _ObjectInLoop(Unpicklable, Generic[O]):
     """An async object in the event loop, whose coroutine methods can be called.
 
     The first call in each process creates a separate object.
@@ -164,7 +164,7 @@ def _blocking(
 ) -> Callable[[Callable[..., object]], Callable[Concatenate[Any, P], T]]:
     """Replace a function with the blocking form of a coroutine method."""
 
-    def call(self: _Bound[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: _ObjectInLoop[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._call(method, *args, **kwargs)
 
     # Unwrapped, because the result is wrapped by strip_tracebacks itself.
@@ -198,7 +198,7 @@ def _take_parameters(
     return function
 
 
-class BlockingTokenRefresher(_Bound[TokenRefresher]):
+class BlockingTokenRefresher(_ObjectInLoop[TokenRefresher]):
     """A :class:`~uid2_async.TokenRefresher` for synchronous code, thread-safe.
 
     Created by :meth:`~uid2_async.BlockingClient.token_refresher`.
@@ -208,7 +208,7 @@ class BlockingTokenRefresher(_Bound[TokenRefresher]):
     def ensure_fresh(self) -> None: ...
 
 
-class BlockingKeyStore(_Bound[KeyStore]):
+class BlockingKeyStore(_ObjectInLoop[KeyStore]):
     """A :class:`~uid2_async.KeyStore` for synchronous code, thread-safe.
 
     Created by :meth:`~uid2_async.BlockingClient.bidstream_keys` and
@@ -271,7 +271,7 @@ async def _do_nothing(_: object) -> None:
     """Open the object when called."""
 
 
-class BlockingClient(_Bound[UID2Client]):
+class BlockingClient(_ObjectInLoop[UID2Client]):
     """A client of a UID2 or EUID operator for synchronous code, thread-safe.
 
     It has the arguments of :class:`UID2Client` and blocking methods. Share one client
@@ -324,7 +324,7 @@ class BlockingClient(_Bound[UID2Client]):
         async def make() -> UID2Client:
             return (await self._get()).with_options(**options)
 
-        _Bound.__init__(other, self._portal, make)
+        _ObjectInLoop.__init__(other, self._portal, make)
         other._owns_portal = False
         return other
 

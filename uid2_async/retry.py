@@ -283,14 +283,14 @@ class Retries:
         if decision.retry and not is_too_long:
             state = self._describe(error, number - self._confirmations)
             delay = self._delay(decision, hint, state)
-            if not self._is_over(delay, state) and self._pay(decision, error):
+            if not self._is_over(delay, state) and self._charge_budget(decision, error):
                 # If one kept connection is bad, the next one may be bad too.
                 self.fresh_connection = (
                     decision.fresh_connection or error.reused_connection
                 )
                 self._idle += delay
                 return delay
-        return self._confirm(error)
+        return self._allow_doubtful(error)
 
     def _decide(self, error: UID2Error) -> Decision:
         """Decide by the table, and by the earlier decisions of this call."""
@@ -335,7 +335,7 @@ class Retries:
         too_late = self.now() + delay + MIN_ATTEMPT_SECONDS > self.deadline
         return too_late or stop(state)
 
-    def _pay(self, decision: Decision, error: UID2Error) -> bool:
+    def _charge_budget(self, decision: Decision, error: UID2Error) -> bool:
         """Charge the budget. This is the last check, because it changes state."""
         budget = self.policy.budget
         if budget is None:
@@ -347,7 +347,7 @@ class Retries:
         self.last_cost = cost
         return True
 
-    def _confirm(self, error: UID2Error) -> float | None:
+    def _allow_doubtful(self, error: UID2Error) -> float | None:
         """Allow one more attempt, at once and not counted, if the error is doubtful."""
         if not (self.policy.confirm and is_doubtful(error)):
             return None

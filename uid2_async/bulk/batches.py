@@ -61,7 +61,9 @@ class IdentityColumn:
         """Count the rows."""
         return len(self.values if self.identities is None else self.identities)  # type: ignore[arg-type] # one of both is given
 
-    def read(self, kind: IdentityKind, rows: Sequence[int]) -> Sequence[bytes | None]:
+    def identity_bytes(
+        self, kind: IdentityKind, rows: Sequence[int]
+    ) -> Sequence[bytes | None]:
         """Return the identity bytes of *rows*, all of one *kind*."""
         given = self.values if self.identities is None else self.identities
         assert given is not None  # noqa: S101 - one of both is
@@ -91,7 +93,7 @@ class IdentityColumn:
         for name, rows in self.rows_by_kind():
             kind = endpoint.kinds.get(name)
             if kind is not None:
-                yield kind, rows, self.read(kind, rows)
+                yield kind, rows, self.identity_bytes(kind, rows)
 
     def special_outcomes(self) -> dict[int, Outcome]:
         """Return the rows with a known outcome: without an identity, or faulty."""
@@ -318,7 +320,7 @@ class Batcher:
             parts.append((rows, partial(_all_outcomes, identities, ranges, known)))
         chunk.expect(groups, partial(join_outcomes, column, parts))
 
-    def _remember(
+    def _split_new(
         self, subject: str, identities: Sequence[bytes], group: Group
     ) -> tuple[Sequence[bytes], Sequence[tuple[bytes, Group]]]:
         """Return the new ones of *identities*, now in *group*, and the others."""
@@ -350,7 +352,7 @@ class Batcher:
             )
             piece = identities[index : index + room]
             group = batch.groups.get(kind.key) or Group(kind.subject)
-            new, others = self._remember(kind.subject, piece, group)
+            new, others = self._split_new(kind.subject, piece, group)
             known += others
             if new:
                 ranges.append(self._append(kind.key, group, new, _HASH_BYTES))
@@ -377,7 +379,7 @@ class Batcher:
             size = len(wire.encode(text)) + 1
             batch = self._open_batch(key, size)
             group = batch.groups.get(key) or Group(kind.subject)
-            new, others = self._remember(kind.subject, [identity], group)
+            new, others = self._split_new(kind.subject, [identity], group)
             known += others
             if new:
                 group.texts.append(text)

@@ -220,7 +220,7 @@ class Dispatcher:
             self._queue.clear()
         self._news.set()
 
-    async def _rest(self) -> None:
+    async def _yield_to_loop(self) -> None:
         """Yield to other tasks if this job has held the event loop long enough."""
         if self._now() >= self._slice_end:
             await asyncio.sleep(0)
@@ -231,9 +231,9 @@ class Dispatcher:
     async def _read_all(self) -> None:
         """Read the input as fast as the chunks are consumed."""
         try:
-            while await self._take(partial=False) or await self._source.load():
+            while await self._read_chunk(partial=False) or await self._source.load():
                 pass
-            while await self._take(partial=True):
+            while await self._read_chunk(partial=True):
                 pass
         except asyncio.CancelledError:
             if not self.is_drained:
@@ -247,7 +247,7 @@ class Dispatcher:
         self._flush()
         self._news.set()
 
-    async def _take(self, *, partial: bool) -> bool:
+    async def _read_chunk(self, *, partial: bool) -> bool:
         """Read the next chunk once earlier chunks have been consumed."""
         while not self._has_room():
             self._is_full = True
@@ -268,7 +268,7 @@ class Dispatcher:
             self._enqueue()
             if len(self._chunks) == 1:
                 self._news.set()
-            await self._rest()
+            await self._yield_to_loop()
         return True
 
     def _has_room(self) -> bool:
@@ -308,7 +308,7 @@ class Dispatcher:
 
     async def next_chunk(self) -> Chunk | None:
         """Wait for the next chunk and its answers. Return None at the end."""
-        await self._rest()
+        await self._yield_to_loop()
         while self._is_stopped or not (self._chunks and self._chunks[0].is_answered):
             if self._failure is not None:
                 # An exception must not be raised twice: its frames would accumulate.
@@ -341,7 +341,7 @@ class Dispatcher:
             return
         try:
             if self._has_room():
-                await self._take(partial=True)
+                await self._read_chunk(partial=True)
         except Exception as error:  # noqa: BLE001 - it is raised in next_chunk
             self._fail(error)
         self._flush()
@@ -389,7 +389,7 @@ class Dispatcher:
                 for key, group in batch.groups.items()
             }
             payload = endpoint.ask(values)
-            await self._rest()
+            await self._yield_to_loop()
         reply = await self._client_for(batch).run_call(
             Call(
                 path=endpoint.path,
@@ -402,7 +402,7 @@ class Dispatcher:
         async with self._cpu:
             rows = endpoint.read(reply, values)
             emit_identity_counts(self._client.hooks, endpoint.path, rows)
-            await self._rest()
+            await self._yield_to_loop()
         return rows
 
     def _client_for(self, batch: Batch) -> UID2Client:
@@ -420,12 +420,12 @@ class Dispatcher:
                 budget=None,
                 _random=self._system.random,
                 retry_throttled=False,
-                _sleep=partial(self._pause, batch),
+                _sleep=partial(self._wait_to_retry, batch),
             ),
             timeout=_BATCH_SECONDS,
         )
 
-    async def _pause(self, batch: Batch, seconds: float) -> None:
+    async def _wait_to_retry(self, batch: Batch, seconds: float) -> None:
         """Wait before another attempt, and at the gate if it is closed."""
         await self._system.sleep(seconds)
         await self.limit.pass_gate()
@@ -474,7 +474,7 @@ class Dispatcher:
                 self._requeue(half, first=True)
         elif decision.retry and not self._is_bad_batch(batch, batches):
             self._requeue(batch, first=False)
-            self._probe()
+            self._read_further()
         else:
             return self._failures(batch, error)
         return None
@@ -493,7 +493,7 @@ class Dispatcher:
         emit_failed_counts(self._client.hooks, self._endpoint.path, counts)
         return rows
 
-    def _probe(self) -> None:
+    def _read_further(self) -> None:
         """Read further ahead if only failing batches are left.
 
         They block later batches, and without a success among those, a bad batch looks

@@ -315,10 +315,10 @@ def estimate_file(
         latency=latency,
         processes=processes,
     )
-    return _assemble(count, costs, with_state=with_state)
+    return _make_estimate(count, costs, with_state=with_state)
 
 
-def _assemble(count: _Count, costs: Costs, *, with_state: bool) -> Estimate:
+def _make_estimate(count: _Count, costs: Costs, *, with_state: bool) -> Estimate:
     once, first, daily = costs.once, costs.first_load, costs.daily
     identifiers = count.status_counts[RowStatus.MAPPED]
     return Estimate(

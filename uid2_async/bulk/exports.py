@@ -162,7 +162,7 @@ def _changed(
         if not found:
             continue
         kind = endpoint.kinds[name]
-        identities = column.read(kind, [row for row, _ in found])
+        identities = column.identity_bytes(kind, [row for row, _ in found])
         for (row, outcome), identity in zip(found, identities, strict=True):
             assert identity is not None  # noqa: S101 - the state has a row for it
             yield row, IdentityType(kind.subject), identity, outcome

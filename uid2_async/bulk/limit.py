@@ -122,18 +122,18 @@ class ConcurrencyLimit:
         self._outcomes.append(False)
         failures = self._outcomes.count(False)
         if len(self._outcomes) >= _MIN_OUTCOMES and 2 * failures >= len(self._outcomes):
-            self._cut(generation, None)
+            self._halve(generation, None)
 
     def throttle(self, generation: int, retry_after: float | None) -> None:
         """Slow down for an operator that throttles a request of this *generation*."""
         self.throttled += 1
-        self._cut(generation, retry_after)
+        self._halve(generation, retry_after)
 
-    def _cut(self, generation: int, retry_after: float | None) -> None:
+    def _halve(self, generation: int, retry_after: float | None) -> None:
         """Halve the limit and close the gate, once per generation."""
         if retry_after:
             # A late Retry-After still counts.
-            self._shut(retry_after)
+            self._close_gate(retry_after)
             if retry_after <= _BEARABLE_HINT:
                 self.longest_hint = max(self.longest_hint, retry_after)
         if generation != self.generation:
@@ -146,10 +146,10 @@ class ConcurrencyLimit:
             longest = min(
                 _LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(self._cuts_in_a_row, 9)
             )
-            self._shut(longest * (0.5 + 0.5 * self._random()))
+            self._close_gate(longest * (0.5 + 0.5 * self._random()))
         self._cuts_in_a_row += 1
 
-    def _shut(self, seconds: float) -> None:
+    def _close_gate(self, seconds: float) -> None:
         """Close the gate for *seconds*, or longer if it already is."""
         now = self._now()
         begins, ends = max(self.gate_until, now), now + seconds

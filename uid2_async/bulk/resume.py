@@ -158,7 +158,9 @@ class JobFolder:
         try:
             if restart:
                 _forget_checkpoints(path, disk)
-                attempt(f"The folder {path} cannot be emptied", _empty, path, disk)
+                attempt(
+                    f"The folder {path} cannot be emptied", _delete_contents, path, disk
+                )
             folder.resumed = (path / _LOG).exists()
             if not folder.resumed:
                 folder._write_terms(terms(random(16).hex()))
@@ -201,7 +203,7 @@ class JobFolder:
             if not done:
                 _forget_checkpoints(self.path, self._disk)
             refusal = f"The folder {self.path} cannot be deleted"
-            attempt(refusal, _empty, self.path, self._disk)
+            attempt(refusal, _delete_contents, self.path, self._disk)
             (self.path / _LOCK).unlink(missing_ok=True)
             # Others may have created it, or the next job may already use it.
             with contextlib.suppress(OSError):
@@ -324,7 +326,7 @@ def _forget_checkpoints(path: Path, disk: Disk) -> None:
         os.close(descriptor)
 
 
-def _empty(path: Path, disk: Disk) -> None:
+def _delete_contents(path: Path, disk: Disk) -> None:
     """Delete everything except the lock, the log last."""
     for entry in path.iterdir():
         if entry.name in (_LOG, _LOCK):

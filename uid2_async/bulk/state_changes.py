@@ -86,7 +86,7 @@ def start_run(
     with db.transaction():
         for name, value in (("scope", scope), ("operator", operator)):
             if value is not None:
-                _bind(db, name, str(value))
+                _bind_state(db, name, str(value))
         unfinished = [run for run in list_runs(db) if run.job == job and not run.ended]
         if job is not None and unfinished:
             return unfinished[-1]
@@ -97,7 +97,7 @@ def start_run(
         return list_runs(db)[-1]
 
 
-def _bind(db: StateDatabase, name: str, value: str) -> None:
+def _bind_state(db: StateDatabase, name: str, value: str) -> None:
     """Bind the state to its scope or operator permanently."""
     bound = db.meta(name)
     if bound is None:

@@ -484,14 +484,14 @@ def _record_rows(
         other = rows.keys() - set(plain)
     given = {"started": run.started, "epoch": db.epoch}
     for some, keys in key_parameters(kind, plain):
-        keys["answers"] = to_json(_stamped(some, [rows[one] for one in some]))
+        keys["answers"] = to_json(_join_answers(some, [rows[one] for one in some]))
         db.connection.execute(_RECORD_UIDS, {**given, **keys})
     for some, keys in key_parameters(kind, sorted(other)):
         keys["answers"] = to_json([_columns(one, rows[one]) for one in some])
         db.connection.execute(_RECORD_ROWS, {**given, **keys})
 
 
-def _stamped(identities: Sequence[bytes], rows: list[MapRow]) -> list[str]:
+def _join_answers(identities: Sequence[bytes], rows: list[MapRow]) -> list[str]:
     """Join UIDs with their checksums and times."""
     uids = [row.raw_uid or "" for row in rows]
     checksums, size = _checksums(identities, uids), CHECKSUM_CHARS

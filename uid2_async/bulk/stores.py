@@ -249,7 +249,7 @@ class StoreFile(Remote):
         """Make one fsspec call; return None if it fails for the reason to *ignore*."""
         return _call(self.name, self._store, partial(call, *args), ignore=ignore)
 
-    def info(self) -> dict[str, Any] | None:
+    def fetch_info(self) -> dict[str, Any] | None:
         """Return the object's metadata from the store; None if it does not exist."""
         found: dict[str, Any] | None = self._run(
             self._fs.info, self._key, ignore="missing"
@@ -258,7 +258,7 @@ class StoreFile(Remote):
 
     def identify(self) -> InputIdentity:
         """Return an identity that differs once the object has changed. Blocks."""
-        info = self.info()
+        info = self.fetch_info()
         if info is None:
             raise self.missing()
         tags = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "Digest")
@@ -304,7 +304,7 @@ class StoreFile(Remote):
             raise InputError(
                 f"{self.name} is a bucket or a folder.", hint="Name an object in it."
             )
-        info = self.info()
+        info = self.fetch_info()
         if info is None:
             self._refuse_missing_bucket()
         elif info.get("type") == "directory":
@@ -370,7 +370,7 @@ class StoreFile(Remote):
         """Upload a file; the object appears when all of it has arrived. Blocks."""
         self._abort_uploads()
         self._run(self._fs.put_file, str(whole), self._key)
-        info = self.info() or {}
+        info = self.fetch_info() or {}
         if info.get("size") != whole.stat().st_size:
             raise JobError(
                 f"{self.name} is not what was uploaded.",
@@ -625,7 +625,7 @@ def _expand_url(source: str, target: str | Remote) -> list[FilePair]:
     is_pattern, is_folder = has_magic(source), source.endswith("/")
     if one.is_web:
         return [FilePair(one, locate(target))]
-    info = None if is_folder else one.info()
+    info = None if is_folder else one.fetch_info()
     if info is not None and info.get("type") != "directory":
         return [FilePair(one, locate(target))]
     if not is_pattern:

@@ -61,7 +61,7 @@ def _today(figures: StateStatistics) -> date:
     return datetime.fromtimestamp(figures.now, UTC).date()
 
 
-def _share(number: int, total: int) -> str:
+def _percent(number: int, total: int) -> str:
     return f"{100 * number / total:.1f}\N{NO-BREAK SPACE}%" if total else "-"
 
 
@@ -139,7 +139,7 @@ def _opt_outs(figures: StateStatistics) -> str:
 def _with_shares(counts: Mapping[str, int]) -> dict[str, Any]:
     """Return the bars of counts, and rows with the share of each."""
     values = list(counts.values())
-    shares = [_share(value, sum(values)) for value in values]
+    shares = [_percent(value, sum(values)) for value in values]
     rows = zip(counts, (f"{value:,}" for value in values), shares, strict=True)
     return {"bars": values, "rows": list(rows)}
 

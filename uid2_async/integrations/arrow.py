@@ -231,7 +231,7 @@ def hash_identities(batch: pa.RecordBatch, wanted: IdentityColumns) -> pa.Record
     for name, rows in column.rows_by_kind():
         if name not in MAP_V3.kinds:
             continue
-        identities = column.read(MAP_V3.kinds[name], rows)
+        identities = column.identity_bytes(MAP_V3.kinds[name], rows)
         for row, identity in zip(rows, identities, strict=True):
             if identity is not None:
                 types[row], hashes[row] = HASH_KINDS[name], base64.encode_text(identity)

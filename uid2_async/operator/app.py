@@ -365,7 +365,7 @@ def refuse_malformed(http: web.BaseRequest) -> HttpReply | None:
     return None
 
 
-class _Protocol(web.RequestHandler):
+class _HttpProtocol(web.RequestHandler):
     """Parses requests as aiohttp does, and rejects them as Netty does."""
 
     __slots__ = ()
@@ -418,11 +418,11 @@ def _without_repeated(data: bytes) -> bytes:
 
 
 class _Server(web.Server):
-    """Creates a ``_Protocol`` for each connection."""
+    """Creates a ``_HttpProtocol`` for each connection."""
 
     def __call__(self) -> web.RequestHandler:
         """Create the protocol for a new connection."""
-        return _Protocol(self, loop=self._loop, **self._kwargs)
+        return _HttpProtocol(self, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):

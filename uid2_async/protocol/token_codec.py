@@ -258,7 +258,7 @@ def open_layers(  # noqa: C901, PLR0911 - one for each check, in their order
     )
 
 
-def _belongs(raw_uid: bytes, kind: int) -> bool:
+def _matches_type(raw_uid: bytes, kind: int) -> bool:
     """Return whether *raw_uid* matches the type byte *kind*. 32 bytes match any."""
     if len(raw_uid) == _TYPED_UID_BYTES:
         return not (raw_uid[0] ^ kind) & TYPE_MASK
@@ -411,7 +411,7 @@ def _write_site(token: AdvertisingToken) -> tuple[int, bytes]:
         )
     kind = type_byte(token.scope, token.identity_type) | TYPE_FILL
     raw_uid = base64.decode(token.raw_uid)
-    if raw_uid is None or not _belongs(raw_uid, kind):
+    if raw_uid is None or not _matches_type(raw_uid, kind):
         raise InputError("The raw UID does not match the scope and the identity type.")
     fields = SITE.pack(
         token.site_id,

@@ -160,16 +160,16 @@ def parse_new_tokens(
     if isinstance(result, OptedOut):
         return result
     if ms_from_datetime(result.identity_expires) <= now_ms():
-        raise replayed("The refreshed tokens have expired.", "identity_expires")
+        raise replay_error("The refreshed tokens have expired.", "identity_expires")
     for name in ("advertising_token", "refresh_token"):
         old, new = getattr(held, name), getattr(result, name)
         # Stored tokens may be any str.
         if compare_digest(old.encode(errors="surrogatepass"), new.encode()):
-            raise replayed("The refresh reply repeats the current tokens.", name)
+            raise replay_error("The refresh reply repeats the current tokens.", name)
     return result
 
 
-def replayed(message: str, name: str) -> ProtocolError:
+def replay_error(message: str, name: str) -> ProtocolError:
     """Return the error for a well-formed refresh reply that cannot be trusted."""
     return ProtocolError(
         message,

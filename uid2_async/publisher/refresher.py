@@ -37,7 +37,7 @@ from uid2_async.errors import (
 )
 from uid2_async.identity_tokens import IdentityTokens, TokenState
 from uid2_async.models import OptedOut
-from uid2_async.protocol.tokens import REFRESH_PATH, replayed
+from uid2_async.protocol.tokens import REFRESH_PATH, replay_error
 from uid2_async.publisher.session import OPT_OUT_KEPT
 
 if TYPE_CHECKING:
@@ -438,10 +438,10 @@ class TokenRefresher:
         repeated = self._renewed.get(_digest(new)) is not None
         if new.state(self._now()).usable and not repeated:
             return
-        error = replayed("The refreshed tokens have expired.", "identity_expires")
+        error = replay_error("The refreshed tokens have expired.", "identity_expires")
         if repeated:
             message = "The refresh reply repeats earlier tokens."
-            error = replayed(message, "refresh_token")
+            error = replay_error(message, "refresh_token")
         error.endpoint = REFRESH_PATH
         raise error
 
