@@ -323,7 +323,7 @@ def _piece(series: Any, start: int, label: Hashable) -> Any:
     with suppress(Exception):
         return load_arrow().array(series, from_pandas=True)
     for at, (value, missing) in enumerate(zip(series, series.isna(), strict=True)):
-        what = ""
+        what = hint = ""
         if not (missing or isinstance(value, str)):
             what = f"not text, but {type(value).__name__}"
             hint = "Convert the column to strings, and missing values to None."
