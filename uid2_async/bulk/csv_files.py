@@ -332,7 +332,7 @@ class CsvOutput(TextOutput):
             self._options = reader.options
             own = reader.options.delimiter or ","
             self._delimiter = options.delimiter or own
-            self.keeps_text = self._delimiter == own
+            self.keeps_text: bool = self._delimiter == own
             first = reader.first
         # A last row without a line end gets that of the header.
         self._end = "\r\n" if first.endswith("\r\n") else "\n"

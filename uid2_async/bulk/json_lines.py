@@ -222,7 +222,7 @@ class JsonOutput(TextOutput):
         **how: Any,
     ) -> None:
         """Write JSON lines; see :class:`TextOutput`."""
-        self.keeps_text = isinstance(reader, JsonReader)
+        self.keeps_text: bool = isinstance(reader, JsonReader)
         header = [] if reader is None or self.keeps_text else list(reader.header)
         if reader is not None:
             refuse_repeated(header, name=reader.name)
