@@ -93,7 +93,7 @@ class Bench:
         """Open the callers."""
         self.canned = canned
         self.loop = asyncio.Runner()
-        self.rounds = effort.pick(5, 9)
+        self.rounds = effort.pick(5, 6)
         self.calls = effort.pick(100, 300)
         self.callers = self.loop.run(self._open(context))
 

@@ -116,17 +116,17 @@ def run(effort: Effort) -> Iterator[Table]:
                     name: measure_rush(loop, canned, call)
                     for name, call in calls.items()
                 },
-                rounds=effort.pick(5, 9),
+                rounds=effort.pick(5, 7),
                 warm_up=2,
             ),
         )
-        seconds = effort.pick(2, 5, 20)
+        seconds = effort.pick(2, 3, 20)
         found = interleave(
             {
                 name: measure_stream(loop, canned, call, seconds * PER_SECOND)
                 for name, call in calls.items()
             },
-            rounds=effort.pick(2, 5),
+            rounds=effort.pick(2, 3),
         )
         yield Table(
             title="200 calls a second, p99 from when a call was due",

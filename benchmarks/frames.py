@@ -110,7 +110,7 @@ def run(effort: Effort) -> Iterator[Table]:
             better=Better.MORE,
             baseline=FILE,
             ours=tuple(LOADERS),
-            lines=interleave(measures, rounds=effort.pick(1, 3), warm_up=0),
+            lines=interleave(measures, rounds=effort.pick(1, 2), warm_up=0),
         )
 
 

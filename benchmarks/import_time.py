@@ -49,5 +49,5 @@ def run(effort: Effort) -> Iterator[Table]:
         unit="ms of CPU",
         baseline="aiohttp",
         ours=("UID2Client", "uid2_async.protocol"),
-        lines=interleave(measures, rounds=effort.pick(7, 15)),
+        lines=interleave(measures, rounds=effort.pick(7, 11)),
     )

@@ -103,7 +103,7 @@ def run(effort: Effort) -> Iterator[Table]:
                 ours=(OURS,),
                 lines=interleave(
                     measures(what, canned, java, effort),
-                    rounds=effort.pick(3, 7),
+                    rounds=effort.pick(3, 5),
                 ),
             )
 

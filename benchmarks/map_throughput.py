@@ -23,13 +23,13 @@ IN_FLIGHT = 20
 # How many batches each subject maps in a round, at 0, 50 and 300 ms: enough for some
 # seconds where that takes long, so that the first and the last batches weigh little.
 BATCHES = {
-    "official SDK": (5, 8, 4),
-    "official SDK, 20 threads": (10, 20, 40),
-    "map_identities, 1 in flight": (20, 20, 4),
+    "official SDK": (4, 6, 3),
+    "official SDK, 20 threads": (8, 12, 20),
+    "map_identities, 1 in flight": (20, 20, 3),
     "map_identities, 5 in flight": (20, 50, 25),
-    "map_identities, 20 in flight": (40, 200, 240),
-    "BulkMapper, 20 in flight": (20, 60, 120),
-    "by hand, 20 in flight": (40, 200, 240),
+    "map_identities, 20 in flight": (40, 120, 160),
+    "BulkMapper, 20 in flight": (20, 60, 80),
+    "by hand, 20 in flight": (40, 120, 160),
 }
 OURS = ("map_identities", "BulkMapper")
 

@@ -52,7 +52,7 @@ def measure(canned: Canned, folder: Path, kind: str, rows: int) -> Measure:
 
 def run(effort: Effort) -> Iterator[Table]:
     """Measure both; the round that does not count loads the data of the countries."""
-    rows = effort.pick(20_000, 100_000)
+    rows = effort.pick(20_000, 60_000)
     with (
         tempfile.TemporaryDirectory() as folder,
         canned_operator(SERVICE_SECONDS) as canned,

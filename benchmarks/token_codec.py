@@ -170,7 +170,7 @@ def compare(
         unit="us of CPU per token",
         baseline="floor",
         ours=tuple(name for name in subjects if name not in {"floor", "official SDK"}),
-        lines=interleave(measures, rounds=effort.pick(9, 25)),
+        lines=interleave(measures, rounds=effort.pick(9, 15)),
     )
 
 
