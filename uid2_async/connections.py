@@ -101,13 +101,13 @@ class _HeadFirst(ResponseHandler):
         if self._silence_timer is not None and self._silence_timer.when() > until:
             self._cancel_timer()
         if self._silence_timer is None:
-            self._silence_timer = self._loop.call_at(until, self._check_silence)
+            self._silence_timer = self._loop.call_at(until, self._end_if_silent)
 
     def _drop_timeout(self) -> None:
         """Expect no data. The timer may be needed again soon, so it is left."""
         self._silent_until = None
 
-    def _check_silence(self) -> None:
+    def _end_if_silent(self) -> None:
         """End the request if no data was received for too long."""
         self._silence_timer = None
         until, self._silent_until = self._silent_until, None
@@ -115,7 +115,7 @@ class _HeadFirst(ResponseHandler):
             return
         if until > self._loop.time():
             self._silent_until = until
-            self._silence_timer = self._loop.call_at(until, self._check_silence)
+            self._silence_timer = self._loop.call_at(until, self._end_if_silent)
         else:
             self._on_read_timeout()
 

@@ -44,8 +44,8 @@ from uid2_async.bulk.state_rows import (
     keys_after,
     kind_of,
     plain_uid,
+    strip_checksums,
     to_json,
-    verified,
 )
 from uid2_async.bulk.state_values import (
     AGE_DAYS,
@@ -238,8 +238,8 @@ def changes_page(
         statement, given
     ).fetchone()
     keys, bits = decode_keys(*key_columns)
-    uids = verified(keys, UIDS.decode(uid_text))
-    old_uids = verified(keys, UIDS.decode(old_text))
+    uids = strip_checksums(keys, UIDS.decode(uid_text))
+    old_uids = strip_checksums(keys, UIDS.decode(old_text))
     kinds = _CHANGE_KINDS.decode(change_text)
     columns: tuple[Any, ...] = (map(kind_of, bits), keys, kinds, uids, old_uids)
     changes = [one for one in map(Change, *columns) if one.change]

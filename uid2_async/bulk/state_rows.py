@@ -314,7 +314,7 @@ def _read_rows(
     This runs for every row of a file, so it works by column.
     """
     checked = _MAYBE_INTEGERS.decode(checked_text)
-    uids = verified(identities, UIDS.decode(uid_text))
+    uids = strip_checksums(identities, UIDS.decode(uid_text))
     empty: list[Any] = [None] * len(uids)
     changes: _Texts = empty.copy()
     previous, old, reasons, buckets = [empty] * 4
@@ -325,7 +325,10 @@ def _read_rows(
         previous, old, reasons, buckets = [empty.copy() for _ in range(4)]
         for i, *values in others:
             previous[i], old[i], reasons[i], buckets[i], changes[i] = values
-        previous, old = verified(identities, previous), verified(identities, old)
+        previous, old = (
+            strip_checksums(identities, previous),
+            strip_checksums(identities, old),
+        )
     refresh = _INSTANTS.decode(refresh_text)
     columns = (uids, previous, refresh, reasons, buckets, checked, changes, old)
     rows: list[StateRow | None] = list(map(StateRow, *columns))
@@ -336,7 +339,7 @@ def _read_rows(
     return rows
 
 
-def verified(identities: Sequence[bytes], column: _Texts) -> _Texts:
+def strip_checksums(identities: Sequence[bytes], column: _Texts) -> _Texts:
     """Check and remove the checksums of the UIDs of *identities*."""
     missing = column.count(None)
     if missing == len(column):
@@ -344,7 +347,7 @@ def verified(identities: Sequence[bytes], column: _Texts) -> _Texts:
     if missing:
         present = [at for at, one in enumerate(column) if one is not None]
         given = [identities[at] for at in present]
-        some = verified(given, [column[at] for at in present])
+        some = strip_checksums(given, [column[at] for at in present])
         column = column.copy()
         for at, uid in zip(present, some, strict=True):
             column[at] = uid

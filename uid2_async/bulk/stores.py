@@ -597,13 +597,13 @@ def expand_locations(
     if is_many(source):
         is_elsewhere = isinstance(target, Remote) or target == STDIO or is_url(target)
         folder = None if is_elsewhere else Path(str(target))
-        return _many(find_files(source, folder), target)
+        return _pair_all(find_files(source, folder), target)
     path = None if source == STDIO else Path(source)
     refuse_table_file(path)
     return [FilePair(path, locate(target))]
 
 
-def _many(
+def _pair_all(
     found: list[tuple[str, Location]] | list[tuple[str, Path]], target: str | Remote
 ) -> list[FilePair]:
     """Return the pairs of several inputs and their outputs."""
@@ -643,7 +643,7 @@ def _expand_url(source: str, target: str | Remote) -> list[FilePair]:
             f"No files were found in {one.name}.",
             hint="Hidden files, and files that begin with _, are ignored.",
         )
-    return _many(found, target)
+    return _pair_all(found, target)
 
 
 strip_tracebacks(globals())

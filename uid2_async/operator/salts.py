@@ -125,7 +125,7 @@ class SaltBuckets:
         # A bucket without a salt or a key is rejected when the data is loaded.
         return base64.encode_text(found or b"")
 
-    def can_map(self, flh: bytes, now_ms: int) -> bool:
+    def is_long_enough(self, flh: bytes, now_ms: int) -> bool:
         """Return whether *flh*, from a forged token, is long enough for its bucket.
 
         The first three bytes choose the bucket, and a v4 raw UID uses the bytes from

@@ -288,7 +288,7 @@ def _refresh_token(index: DataIndex, token: RefreshToken, now_ms: int) -> bytes:
     flh = token.first_level_hash
     if index.opt_outs.is_out_on_refresh(flh, token.identity_type):
         return encode_status("optout")
-    if not index.buckets.can_map(flh, now_ms):
+    if not index.buckets.is_long_enough(flh, now_ms):
         raise _invalid_token()
     tokens = mint_tokens(index, token, now_ms)
     if tokens is None:
