@@ -120,8 +120,8 @@ def refusal(status: int, **headers: str) -> Reply:
 def memory_path() -> Iterator[Path]:
     """Return a private folder, in memory if possible, for tests that sync all the time.
 
-    What they look at is the same there: no computer stops, and so no disk tells what
-    was synced.
+    Memory is enough for them: no test cuts the power, so none depends on what a real
+    disk has synced.
     """
     # The largest needs 30 MB, and other workers need theirs.
     usable = os.access(MEMORY, os.W_OK) and disk_usage(MEMORY).free > 2**28

@@ -282,7 +282,7 @@ class RowGroup:
 
 
 class FileSource:
-    """The rows of several inputs, one after the other, as a dispatcher's source.
+    """A dispatcher's source: the rows of several inputs, one input after another.
 
     A thread reads, and the event loop parses. Parsing in a thread would compete with
     the loop for the interpreter lock.

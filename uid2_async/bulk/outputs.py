@@ -38,7 +38,7 @@ class JobOutputs:
         dispatcher: Dispatcher,
         on_done: Callable[[Checkpoint], Awaitable[None]] | None = None,
     ) -> None:
-        """Write the rows of *source*; tell *on_done* of each finished output."""
+        """Write the rows of *source*; await *on_done* after each finished output."""
         self._job = job
         self._source = source
         self._dispatcher = dispatcher

@@ -199,7 +199,7 @@ _CALLS: Final[Mapping[ProbeEndpoint, Callable[[UID2Client], Awaitable[object]]]]
     ProbeEndpoint.LOGOUT: lambda client: client.run_call(
         Call(path=tokens.LOGOUT_PATH, parse=tokens.parse_logout_reply)
     ),
-    # Only a caller with a valid key is told that the token is invalid.
+    # The operator calls the token invalid only if the API key is valid.
     ProbeEndpoint.REFRESH: lambda client: client.run_call(
         Call(
             path=tokens.REFRESH_PATH,
