@@ -9,14 +9,18 @@ import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from day_operator import Day
+from failing_disk import FailingDisk
 from uid2_async import MapOptions, errors, map_file
+from uid2_async.bulk.job import FileSource
 from uid2_async.bulk.options import JobSummary
-from uid2_async.bulk.private_files import System
+from uid2_async.bulk.paths import Remote
+from uid2_async.bulk.private_files import DISK, Disk, System
 
 FAULTY = {
     "a.csv": b"id,mail\n1,secret@example.com\n2,secret,x\n3\n",
@@ -238,3 +242,88 @@ async def test_a_job_that_is_cancelled_while_it_opens(tmp_path: Path) -> None:
 
         assert [one.name for one in tmp_path.iterdir()] == ["in"]
         assert (await map_file(source, target, client=client, options=options)).complete
+
+
+class Rows(Remote):
+    """The rows of a query, which are read only once per job."""
+
+    is_pinned = True
+
+    @property
+    def name(self) -> str:
+        """Return a name."""
+        return "rows of a query"
+
+    @property
+    def path(self) -> Path:
+        """Return a name that shows the format."""
+        return Path("rows.csv")
+
+    def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
+        """Write the rows."""
+        copy.write_text("mail\np@example.com\n")
+
+
+async def test_a_query_whose_job_was_not_quite_deleted(tmp_path: Path) -> None:
+    """A job that is done stays done, though its copy of the rows is gone already."""
+    target, disk = tmp_path / "out.csv", FailingDisk(only="fsync")
+
+    async def map_rows() -> JobSummary:
+        async with Day("first").client() as client:
+            return await map_file(
+                Rows(),  # type: ignore[arg-type] # as a query of a database
+                target,
+                client=client,
+                options=MapOptions(column="mail", type="email", force=True),
+                _system=System(disk=disk.disk()),
+            )
+
+    await map_rows()
+    disk.fails_at, disk.calls = len(disk.calls) - 1, []
+    with pytest.raises(errors.JobError, match="cannot be saved"):
+        await map_rows()
+    assert [one.name for one in tmp_path.glob(".out*/*")] != []
+
+    summary = await map_rows()
+
+    assert (summary.rows, summary.resumed_rows, summary.requests) == (1, 1, 0)
+    assert [one.name for one in tmp_path.iterdir()] == ["out.csv"]
+
+
+async def test_a_reader_is_used_by_one_thread(tmp_path: Path) -> None:
+    """While it loads rows, none are taken from it: it could skip some."""
+    begun, end = threading.Event(), threading.Event()
+
+    class Reader:
+        """Waits for more rows."""
+
+        def load(self) -> bool:
+            """Wait."""
+            begun.set()
+            return end.wait(60)
+
+        def take(self, rows: int) -> None:
+            """Return none, unless it loads."""
+            assert not begun.is_set() or end.is_set(), rows
+
+        def close(self) -> None:
+            """Do nothing."""
+
+    class Job:
+        """Opens the reader."""
+
+        @staticmethod
+        def open(file: object) -> tuple[Any, Any]:
+            """Return it, with the columns."""
+            del file
+            return Reader(), SimpleNamespace(step_rows=1)
+
+    source = FileSource(Job, [Job])  # type: ignore[arg-type, list-item] # all it uses
+    assert await source.load()
+    loading = asyncio.create_task(source.load())
+    while not begun.is_set():  # noqa: ASYNC110 - a thread sets it
+        await asyncio.sleep(0)
+    assert source.take(partial=True) is None
+    end.set()
+    assert await loading
+    await source.aclose()

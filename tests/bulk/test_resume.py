@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -22,9 +23,8 @@ from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.bulk.resume import (
     Checkpoint,
     JobFolder,
-    check_inputs,
+    check_input,
     job_folder_for,
-    job_terms,
     part_path,
 )
 from uid2_async.errors import JobError
@@ -36,11 +36,10 @@ OTHER = InputIdentity(name="others.csv", size=8, mtime_ns=2, digest="cd")
 
 def terms_for(target: Path | str, **changes: Any) -> Any:
     """Return what a job is."""
-    terms: dict[str, Any] = {
-        "options": {"batch_size": 5_000, "columns": ("email", "phone")},
-        "settings": lambda salt: f"digest with {salt}",
-    }
-    return lambda salt: job_terms(str(target), **(terms | changes), salt=salt)
+    digest = changes.pop("settings", lambda salt: f"digest with {salt}")
+    options = {"batch_size": 5_000, "columns": ("email", "phone")}
+    terms = {"target": str(target), "options": options, **changes}
+    return lambda salt: {**terms, "settings": digest(salt)}
 
 
 @pytest.fixture
@@ -184,13 +183,14 @@ def test_another_version_is_named(open_job: Open, path: Path) -> None:
 )
 def test_a_changed_input_is_named(changes: dict[str, Any], words: str) -> None:
     """F8: an input that was begun must stay as it was, and only that one."""
-    checkpoints = {INPUT.name: Checkpoint(input=INPUT, rows=5)}
+    saved = Checkpoint(input=INPUT, rows=5)
     fields = {"name": INPUT.name, "size": 7, "mtime_ns": 1, "digest": "ab"}
     changed = InputIdentity(**{**fields, **changes})
 
-    check_inputs(checkpoints, [INPUT, OTHER])
+    check_input(saved, INPUT)
+    check_input(None, changed)
     with pytest.raises(JobError, match=rf"people\.csv has changed .*: {words}"):
-        check_inputs(checkpoints, [changed, OTHER])
+        check_input(saved, changed)
 
 
 def test_restart_discards_what_another_job_left(open_job: Open, path: Path) -> None:
@@ -433,3 +433,19 @@ def test_a_job_killed_at_any_call_is_resumed(open_job: Open, calls: int) -> None
         assert rows(job).get("people.csv", 0) in (saved, saved + 1)
         job.append(Checkpoint(input=INPUT, rows=9))
         job.discard()
+
+
+@pytest.mark.parametrize("calls", range(10))
+def test_a_restart_killed_at_any_call(open_job: Open, path: Path, calls: int) -> None:
+    """The log never refers to data that is deleted already."""
+    part = part_path(path, INPUT.name)
+    with open_job() as job:
+        part.touch()
+        job.append(Checkpoint(input=INPUT, rows=5))
+    dying = FailingDisk(fails_at=calls, error=Killed)
+
+    with contextlib.suppress(Killed), open_job(disk=dying.disk(), restart=True):
+        pass
+
+    with open_job() as job:
+        assert part.exists() or not job.checkpoints

@@ -9,13 +9,13 @@ import contextlib
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from uid2_async import BidstreamClient, SharingClient
 from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.paths import FileFormatOptions, InputIdentity
-from uid2_async.bulk.resume import Checkpoint, JobFolder, job_terms
+from uid2_async.bulk.resume import Checkpoint, JobFolder
 from uid2_async.errors import TokenError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Email, IdentityMap
@@ -149,7 +149,9 @@ def job_log(data: bytes) -> None:
 
 
 def _open_job(folder: Path) -> JobFolder:
-    terms = partial(job_terms, "out.csv", {}, lambda salt: salt)
+    def terms(salt: str) -> dict[str, Any]:
+        return {"target": "out.csv", "options": {}, "settings": salt}
+
     return JobFolder.open(folder, terms, now=datetime.now(UTC))
 
 

@@ -89,7 +89,7 @@ class DeltaWriter:
             )
             for row, kind, identity, outcome in _changed(endpoint, column, found)
         ]
-        if not changed:
+        if group.rows is None or not changed:
             return
         changed.sort(key=itemgetter(0, 1))
         cells = [group.rows.values(key) for key in self._keys]

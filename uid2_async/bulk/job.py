@@ -7,7 +7,14 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import ExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
@@ -38,7 +45,7 @@ from uid2_async.bulk.paths import (
     Remote,
 )
 from uid2_async.bulk.private_files import DISK, Disk, System
-from uid2_async.bulk.resume import Checkpoint, JobFolder, job_terms
+from uid2_async.bulk.resume import Checkpoint, JobFolder
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.stores import local_path
 from uid2_async.bulk.text import BadRow, OnBadRow
@@ -50,7 +57,7 @@ _BAD_ROW_COLUMNS: Final[tuple[str, ...]] = ("FILE", "LINE", "REASON", "ROW")
 _MAX_FAULTS: Final = 20
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True, eq=False)
 class Job:
     """A job and its settings."""
 
@@ -154,7 +161,6 @@ class InputFile:
         writing: How the output is written.
         source: The input, or its copy in the job's folder; None for stdin.
         target: The output, or what is delivered to it; None for stdout.
-        name: The name of the input in messages, if it is not the path.
         identity: The identity of the input when the job opened it; None for stdin.
         saved: The checkpoint of an interrupted run, if there is one.
     """
@@ -165,7 +171,6 @@ class InputFile:
     writing: FileFormatOptions
     source: Path | None = None
     target: Path | None = None
-    name: str | None = None
     identity: InputIdentity | None = None
     saved: Checkpoint | None = None
 
@@ -180,13 +185,8 @@ class InputFile:
         target = self.named.target
         return str(target) if isinstance(target, Remote) else target
 
-    @property
-    def size(self) -> int | None:
-        """The size of the input in bytes, or None if unknown."""
-        return None if self.identity is None else self.identity.size
 
-
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True, eq=False)
 class FileJob(Job):
     """A file job.
 
@@ -217,20 +217,24 @@ class FileJob(Job):
     table: Any = None
     remotes: Sequence[Remote] = ()
     is_resumable: bool = False
-    folder: JobFolder | None = None
-    parts: Path | None = None
-    bad_rows: BadRows | None = None
-    files: Sequence[InputFile] = ()
-    resources: ExitStack = attrs.field(factory=ExitStack, eq=False)
+    folder: JobFolder | None = attrs.field(default=None, init=False)
+    parts: Path | None = attrs.field(default=None, init=False)
+    bad_rows: BadRows | None = attrs.field(default=None, init=False)
+    files: Sequence[InputFile] = attrs.field(default=(), init=False)
+    resources: ExitStack = attrs.field(factory=ExitStack, init=False)
 
     def terms(self, salt: str) -> dict[str, Any]:
-        """Return what must not change until the job is done."""
+        """Return what must not change until the job is done, as JSON values."""
         state = None if self.state is None else str(self.state.path)
         options = {**self.options.terms(), "delta": self.delta, "state": state}
         pinned = [str(one) for one in self.remotes if one.is_pinned]
         if pinned:
             options["source"] = pinned
-        return job_terms(self.target, options, self.client.settings_digest, salt)
+        return {
+            "target": self.target,
+            "options": options,
+            "settings": self.client.settings_digest(salt),
+        }
 
     def open(
         self, file: InputFile, on_bad_row: OnBadRow = None, *, resume: bool = False
@@ -243,8 +247,10 @@ class FileJob(Job):
         if self.table is not None:
             reader = self.table.open_reader()
         else:
+            source = file.named.source
+            name = source.name if isinstance(source, Remote) else None
             reader = open_reader(
-                file.source, file.reading, name=file.name, on_bad_row=on_bad_row
+                file.source, file.reading, name=name, on_bad_row=on_bad_row
             )
         try:
             columns = self.find(reader.header, name=reader.name)
@@ -264,7 +270,7 @@ class FileJob(Job):
     def report_file(self, file: InputFile, bytes_read: int, **more: Any) -> None:
         """Report the progress of reading or writing *file*."""
         if self.on_progress is not None:
-            sizes = [one.size for one in self.files]
+            sizes = [one.identity.size if one.identity else None for one in self.files]
             before = sum(filter(None, sizes[: file.index]))
             total = None if None in sizes else sum(filter(None, sizes))
             self.on_progress(
@@ -274,55 +280,69 @@ class FileJob(Job):
 
 @attrs.frozen
 class RowGroup:
-    """Some rows of an input on their way through a job."""
+    """Some rows of an input on their way through a job.
+
+    Attributes:
+        file: The input.
+        reader: Its reader.
+        rows: The rows; None after the last ones.
+        bytes_read: The number of bytes of the input read so far.
+    """
 
     file: InputFile
-    rows: Rows = attrs.field(repr=False)
+    reader: Reader
+    rows: Rows | None = attrs.field(repr=False)
     bytes_read: int
 
 
 class FileSource:
     """A dispatcher's source: the rows of several inputs, one input after another.
 
-    A thread reads, and the event loop parses. Parsing in a thread would compete with
-    the loop for the interpreter lock.
+    Each input ends with a chunk without rows. A thread reads, and the event loop
+    parses. Parsing in a thread would compete with the loop for the interpreter lock.
     """
 
-    def __init__(self, job: FileJob, files: Sequence[InputFile], **how: Any) -> None:
+    def __init__(self, job: FileJob, files: Iterable[InputFile], **how: Any) -> None:
         """Read *files*, each opened by :meth:`FileJob.open`."""
-        self.readers: dict[int, Reader] = {}
         self._open = partial(job.open, **how)
-        self._waiting = list(reversed(files))
+        self._waiting = iter(files)
         self._file: InputFile | None = None
         self._reader: Reader | None = None
         self._columns: IdentifierColumns | None = None
+        self._is_loading = False
         self._ended = False
 
     async def load(self) -> bool:
         """Read more; see :meth:`uid2_async.bulk.batches.Source.load`."""
-        if self._reader is not None and not self._ended:
+        if self._reader is not None and self._columns is not None:
+            self._is_loading = True
             self._ended = not await run_in_thread(self._reader.load)
+            self._is_loading = False
             return True
         await self.aclose()
-        if not self._waiting:
+        self._file = next(self._waiting, None)
+        if self._file is None:
             return False
-        file = self._waiting.pop()
         reader, self._columns = await run_in_thread(
-            partial(self._open, file), discard=lambda opened: opened[0].close()
+            partial(self._open, self._file), discard=lambda opened: opened[0].close()
         )
-        self._reader, self._file, self._ended = reader, file, False
-        self.readers[file.index] = reader
+        self._reader, self._ended = reader, False
         return True
 
     def take(self, *, partial: bool) -> Chunk | None:  # noqa: ARG002 - files are not waited for
         """Parse some rows; see :meth:`uid2_async.bulk.batches.Source.take`."""
-        if self._reader is None or self._columns is None or self._file is None:
+        file, reader, columns = self._file, self._reader, self._columns
+        # A reader is not safe for use by two threads.
+        if file is None or reader is None or columns is None or self._is_loading:
             return None
-        rows = self._reader.take(self._columns.step_rows)
-        if rows is None:
+        rows = reader.take(columns.step_rows)
+        if rows is None and not self._ended:
             return None
-        group = RowGroup(self._file, rows, self._reader.bytes_read)
-        return Chunk(group, rows.count, self._columns.identities(rows))
+        group = RowGroup(file, reader, rows, reader.bytes_read)
+        if rows is not None:
+            return Chunk(group, rows.count, columns.identities(rows))
+        self._columns = None
+        return Chunk(group, 0, ())
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """Yield all chunks, and yield to the event loop between them."""
@@ -362,9 +382,10 @@ class BadRows:
             self.count += 1
 
     def finish(self) -> None:
-        """Rename the file to its final name. Blocks."""
-        self._is_complete = True
-        self._table.finish()
+        """Rename the file to its final name. Idempotent. Blocks."""
+        if not self._is_complete:
+            self._is_complete = True
+            self._table.finish()
 
     def close(self) -> None:
         """Close the file, and remove it if it is not complete."""

@@ -30,7 +30,6 @@ from uid2_async.bulk.job import (
     BadRows,
     FileJob,
     FileSource,
-    InputFaults,
     InputFile,
     job_settings,
     open_state,
@@ -56,7 +55,12 @@ from uid2_async.bulk.paths import (
     state_paths,
 )
 from uid2_async.bulk.private_files import SYSTEM, System
-from uid2_async.bulk.resume import JobFolder, check_inputs, job_folder_for
+from uid2_async.bulk.resume import (
+    Checkpoint,
+    JobFolder,
+    check_input,
+    job_folder_for,
+)
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_jobs import run_with_state
 from uid2_async.bulk.stores import (
@@ -69,7 +73,7 @@ from uid2_async.bulk.stores import (
     through_files,
 )
 from uid2_async.client import UID2Client
-from uid2_async.errors import ConfigError
+from uid2_async.errors import ConfigError, InputError
 
 _Location: TypeAlias = str | os.PathLike[str] | Remote
 
@@ -279,7 +283,7 @@ def _file_job(
 
 async def _run(prepare: Callable[[], FileJob]) -> JobSummary:
     """Run a job in its folder, or in a temporary folder if it cannot be resumed."""
-    job = await run_in_thread(lambda: _open_files(prepare()), discard=_close_cancelled)
+    job = await run_in_thread(lambda: _open(prepare()), discard=_close_cancelled)
     try:
         if job.state is None:
             summary = await _stream(job)
@@ -301,41 +305,24 @@ def _close_cancelled(job: FileJob) -> None:
 
 async def _stream(job: FileJob) -> JobSummary:
     """Map the inputs in one pass, resumable by the job's log."""
-    checked = _has_precheck(job)
-    if checked:
-        opens = [partial(job.open, file) for file in job.files]
-        await run_in_thread(partial(read_check, opens, job.bad_rows))
-        await job.finish_bad_rows()
     waiting = [file for file in job.files if not file.done]
     source = FileSource(job, waiting, on_bad_row=job.bad_rows, resume=True)
     async with (
         aclosing(source),
         job.dispatcher(source, endpoint=job.endpoint) as dispatcher,
     ):
-        outputs = JobOutputs(job, source, dispatcher)
-        complete = await outputs.write_all(
-            dispatcher.chunks(), lambda: dispatcher.is_drained
-        )
-    if complete and not checked:
+        outputs = JobOutputs(job, dispatcher)
+        complete = await outputs.write_all(dispatcher.chunks())
+    if complete:
         await job.finish_bad_rows()
     resumed = sum(file.saved.rows for file in job.files if file.saved)
     return outputs.summarize(resumed_rows=resumed, complete=complete)
 
 
-def _has_precheck(job: FileJob) -> bool:
-    """Return whether the text inputs are read once before any request.
-
-    Pipes can be read only once, resumed jobs have done it before, and jobs with a state
-    read everything first.
-    """
-    is_new = job.folder is not None and not job.folder.checkpoints
-    return is_new and job.options.precheck and job.state is None
-
-
 # --- opening files --------------------------------------------------------------------
 
 
-def _open_files(job: FileJob) -> FileJob:
+def _open(job: FileJob) -> FileJob:
     """Check the paths of a job, and open its folder and its inputs. Blocks."""
     options = job.options
     path = _job_folder(job) if job.is_resumable else None
@@ -354,34 +341,41 @@ def _open_files(job: FileJob) -> FileJob:
         allow_shared=options.shared_folders,
     )
     with ExitStack() as stack:
-        job = _open_folder(job, path, stack)
+        _open_folder(job, path, stack)
         if bad_rows is not None:
             collected = closing(BadRows(bad_rows, disk=job.system.disk))
-            job = attrs.evolve(job, bad_rows=stack.enter_context(collected))
-        files = [_open_input(job, *one) for one in enumerate(job.pairs)]
-        job = attrs.evolve(job, files=files)
-        if not _has_precheck(job):
-            _check_headers(job)
-        if job.folder is not None:
-            identities = [one.identity for one in files if one.identity]
-            check_inputs(job.folder.checkpoints, identities)
-        return attrs.evolve(job, resources=stack.pop_all())
+            job.bad_rows = stack.enter_context(collected)
+        job.files = [_open_input(job, *one) for one in enumerate(job.pairs)]
+        _check_inputs(job)
+        job.resources = stack.pop_all()
+    return job
 
 
-def _open_folder(job: FileJob, path: Path | None, stack: ExitStack) -> FileJob:
-    """Open the folder of a job, or make a temporary one. Blocks."""
-    if path is None:
-        return attrs.evolve(job, parts=_make_temporary_folder(job, stack))
-    folder = JobFolder.open(
-        path,
-        job.terms,
-        now=job.system.clock(),
-        restart=job.options.restart,
-        shared=job.options.shared_folders,
-        disk=job.system.disk,
-    )
-    stack.push(folder)
-    return attrs.evolve(job, folder=folder, parts=folder.path)
+def _open_folder(job: FileJob, path: Path | None, stack: ExitStack) -> None:
+    """Open the folder of a job, or make a temporary one for unfinished files."""
+    if path is not None:
+        job.folder = JobFolder.open(
+            path,
+            job.terms,
+            now=job.system.clock(),
+            restart=job.options.restart,
+            shared=job.options.shared_folders,
+            disk=job.system.disk,
+        )
+        stack.push(job.folder)
+        job.parts = job.folder.path
+        return
+    target = job.pairs[0].target
+    sibling = target if isinstance(target, Path) else None
+    if sibling is None and job.state is not None:
+        sibling = job.state.path
+    if job.table is not None or (sibling is None and not job.remotes):
+        return
+    where: dict[str, Any] = {"prefix": "uid2-"}
+    if sibling is not None:
+        where = {"prefix": f".{sibling.name[:40]}.", "dir": sibling.parent}
+    folder = tempfile.TemporaryDirectory(**where, ignore_cleanup_errors=True)
+    job.parts = Path(stack.enter_context(folder))
 
 
 def _job_folder(job: FileJob) -> Path:
@@ -397,47 +391,42 @@ def _job_folder(job: FileJob) -> Path:
     return job_folder_for(parent / f"{name}-{digest}")
 
 
-def _make_temporary_folder(job: FileJob, stack: ExitStack) -> Path | None:
-    """Make a folder for unfinished files, if there are any. Blocks."""
-    target = job.pairs[0].target
-    sibling = target if isinstance(target, Path) else None
-    if sibling is None and job.state is not None:
-        sibling = job.state.path
-    if job.table is not None or (sibling is None and not job.remotes):
-        return None
-    where: dict[str, Any] = {"prefix": "uid2-"}
-    if sibling is not None:
-        where = {"prefix": f".{sibling.name[:40]}.", "dir": sibling.parent}
-    folder = tempfile.TemporaryDirectory(**where, ignore_cleanup_errors=True)
-    return Path(stack.enter_context(folder))
+def _check_inputs(job: FileJob) -> None:
+    """Read all text inputs before the first request, to find every bad row. Blocks.
 
-
-def _check_headers(job: FileJob) -> None:
-    """Open each input once, so that a missing column of the last is found first."""
+    Resumed jobs have done it before, and jobs with a state read everything first. Of
+    these, only the headers are read, so that a missing column of the last is found.
+    """
     # Stdin can be read only once, and what is done remotely has no copy.
     opens = [
         partial(job.open, file)
         for file in job.files
         if file.identity and not (file.done and isinstance(file.named.source, Remote))
     ]
-    faults = InputFaults()
-    for open_file in opens:
-        with faults.collecting():
-            open_file()[0].close()
-    if faults.errors:
-        # Report all errors in one run, as the precheck does.
-        read_check(opens, job.bad_rows)
-    faults.check()
+    is_new = job.folder is not None and not job.folder.checkpoints
+    if not (is_new and job.options.precheck and job.state is None):
+        try:
+            for open_file in opens:
+                open_file()[0].close()
+        except InputError:
+            pass  # and report all errors in one run
+        else:
+            return
+    read_check(opens, job.bad_rows)
+    if job.bad_rows is not None:
+        job.bad_rows.finish()
 
 
 def _open_input(job: FileJob, index: int, pair: FilePair) -> InputFile:
     """Find an input and its checkpoint; the folder gets what is remote. Blocks."""
-    source, target, name, identity = pair.source, pair.target, None, None
-    if isinstance(source, Remote):
-        name = source.name
-        source, identity = _fetch(job, source)
-    elif source is not None:
+    source, target, identity, saved = pair.source, pair.target, None, None
+    if source is not None:
         identity = identify(source)
+        if job.folder is not None:
+            saved = job.folder.checkpoints.get(identity.name)
+        if isinstance(source, Remote):
+            source, identity = _fetch(job, source, identity, saved)
+        check_input(saved, identity)
     if isinstance(target, Remote):
         assert job.parts is not None  # noqa: S101 - as in _fetch
         target = copy_path(job.parts, target, version="out")
@@ -445,7 +434,6 @@ def _open_input(job: FileJob, index: int, pair: FilePair) -> InputFile:
     writing = reading
     if job.table is None:
         reading, writing = pair.formats(job.options)
-    saved = {} if job.folder is None else job.folder.checkpoints
     return InputFile(
         index=index,
         named=pair,
@@ -453,30 +441,30 @@ def _open_input(job: FileJob, index: int, pair: FilePair) -> InputFile:
         writing=writing,
         source=source,
         target=target,
-        name=name,
         identity=identity,
-        saved=None if identity is None else saved.get(identity.name),
+        saved=saved,
     )
 
 
-def _fetch(job: FileJob, source: Remote) -> tuple[Path, InputIdentity]:
+def _fetch(
+    job: FileJob, source: Remote, identity: InputIdentity, saved: Checkpoint | None
+) -> tuple[Path, InputIdentity]:
     """Copy a remote input into the job's folder. Blocks.
 
     A copy from an interrupted run is reused, and an input whose output is done is not
     copied.
     """
     assert job.parts is not None  # noqa: S101 - a job with remote files has one
-    identity = source.identify()
-    checkpoints = {} if job.folder is None else job.folder.checkpoints
-    check_inputs(checkpoints, [] if source.is_pinned else [identity])
     version = str(msgspec.structs.astuple(identity))
     copy = copy_path(job.parts, source, version=version)
-    saved = checkpoints.get(identity.name)
-    if not copy.exists() and not (saved is not None and saved.done):
+    if not source.is_pinned:
+        check_input(saved, identity)
+    if saved is not None and saved.done:
+        return copy, saved.input
+    if not copy.exists():
         source.fetch(copy, disk=job.system.disk)
-    if source.is_pinned and copy.exists():
-        size = copy.stat().st_size
-        identity = msgspec.structs.replace(identity, size=size)
+    if source.is_pinned:
+        identity = msgspec.structs.replace(identity, size=copy.stat().st_size)
     return copy, identity
 
 

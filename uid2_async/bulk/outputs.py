@@ -18,8 +18,8 @@ from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk
 from uid2_async.bulk.columns import InputWarnings
 from uid2_async.bulk.dispatch import Dispatcher
-from uid2_async.bulk.files import Output, open_output
-from uid2_async.bulk.job import FileJob, FileSource, InputFile, RowGroup, summarize
+from uid2_async.bulk.files import Output, Rows, open_output
+from uid2_async.bulk.job import FileJob, InputFile, RowGroup, summarize
 from uid2_async.bulk.options import JobSummary
 from uid2_async.bulk.paths import InputIdentity, Remote, check_unchanged
 from uid2_async.bulk.resume import Checkpoint, part_path
@@ -34,146 +34,121 @@ class JobOutputs:
     def __init__(
         self,
         job: FileJob,
-        source: FileSource,
         dispatcher: Dispatcher,
         on_done: Callable[[Checkpoint], Awaitable[None]] | None = None,
     ) -> None:
-        """Write the rows of *source*; await *on_done* after each finished output."""
+        """Write the outputs that are not done; await *on_done* after each."""
         self._job = job
-        self._source = source
         self._dispatcher = dispatcher
         self._on_done = on_done
         self._formatter = job.formatter
         # A job with a state has no checkpoints within a file.
         self._log = job.folder if job.state is None else None
+        # The rows, statuses and warnings of all outputs, and of those before this one.
         self._rows = 0
         self._duplicates = 0
-        # Those of finished outputs; the formatter counts the current one.
-        self._status_counts: Counter[str] = Counter()
-        self._input_warnings: Counter[str] = Counter()
         self._warnings = InputWarnings()
-        self._index = -1
+        self._before = (0, Counter[str](), Counter[str]())
+        self._unfinished = {one.index for one in job.files if not one.done}
         self._output: Output | None = None
-        self._file_rows = 0
+        self._identity: InputIdentity | None = None
         self._unsaved: list[Any] = []
         self._unsaved_rows = 0
         self._saving: asyncio.Task[None] | None = None
+        for file in job.files:
+            if file.done:
+                self._count_saved(file)
 
-    async def write_all(
-        self, chunks: AsyncIterator[Chunk], is_stopped: Callable[[], bool]
-    ) -> bool:
+    async def write_all(self, chunks: AsyncIterator[Chunk]) -> bool:
         """Write answered chunks, and save them even if the job fails.
 
         Returns whether every output is complete and has its final name.
         """
-        complete = False
         try:
             async for chunk in chunks:
                 await self._write(chunk)
                 # One reply answers many chunks at once.
                 await asyncio.sleep(0)
-            if not is_stopped():
-                await self._advance(len(self._job.files))
-                complete = True
         finally:
-            await self._close(save=not complete)
-        return complete
+            # The first failure is the one to raise. Data that could not be saved is not
+            # in the log, so nothing refers to it.
+            with contextlib.suppress(Exception):
+                await self._save()
+            if self._output is not None:
+                self._output.close()
+        return not self._unfinished
 
     def summarize(self, **more: Any) -> JobSummary:
         """Summarize the job."""
         bad_rows, files = self._job.bad_rows, self._job.files
-        done = [one for one in files if one.done or one.index < self._index]
+        done = [one.output for one in files if one.index not in self._unfinished]
         defaults = {
             "rows": self._rows,
             "duplicates": self._duplicates,
-            "input_warnings": dict(self._input_warnings),
+            "input_warnings": dict(self._warnings.counts),
             "bad_rows": 0 if bad_rows is None else bad_rows.count,
-            "outputs": tuple(one.output for one in done if one.output),
+            "outputs": tuple(filter(None, done)),
         }
-        return summarize(self._dispatcher, self._all_counts(), **{**defaults, **more})
-
-    def _all_counts(self) -> Counter[str]:
-        return self._status_counts + self._formatter.status_counts
+        counts = self._formatter.status_counts
+        return summarize(self._dispatcher, counts, **{**defaults, **more})
 
     async def _write(self, chunk: Chunk) -> None:
         """Write the rows of an answered chunk."""
         group: RowGroup = chunk.payload
-        await self._advance(group.file.index)
-        if self._output is not None:
-            kinds = [column.kinds for column in chunk.columns]
-            outcomes = chunk.outcomes()
-            columns, repeat = self._formatter.make(outcomes, kinds)
-            self._warnings.add(chunk.columns, outcomes)
-            self._unsaved.append(self._output.format(group.rows, columns, repeat))
-            self._unsaved_rows += chunk.rows
-            self._file_rows += chunk.rows
-            self._rows += chunk.rows
-            self._duplicates += chunk.duplicates
-            # While the last rows are being saved, more are collected, up to a limit.
-            is_saving = self._saving is not None and not self._saving.done()
-            saves = _MAX_UNSAVED if is_saving else 1
-            if self._unsaved_rows >= saves * self._output.save_rows:
-                await self._save(wait=False)
+        if group.file.index in self._unfinished:
+            output = self._output or await self._open(group)
+            if group.rows is None:
+                await self._finish(output, group.file)
+            else:
+                await self._add(output, chunk, group.rows)
         if self._job.on_progress is not None:
             progress = self._dispatcher.progress()
             self._job.report_file(
                 group.file,
                 group.bytes_read,
                 rows=self._rows,
-                endings=self._all_counts(),
+                endings=self._formatter.status_counts.copy(),
                 job=attrs.evolve(
                     progress, rows=self._rows, duplicates=self._duplicates
                 ),
             )
 
-    async def _close(self, *, save: bool) -> None:
-        """Close the current output; after a failure, save as much as possible first."""
-        if save:
-            # The first failure is the one to raise. Data that could not be saved is not
-            # in the log, so nothing refers to it.
-            with contextlib.suppress(Exception):
-                await self._save()
-        output, self._output = self._output, None
-        if output is not None:
-            output.close()
+    async def _add(self, output: Output, chunk: Chunk, rows: Rows) -> None:
+        """Add rows to the current output."""
+        kinds = [column.kinds for column in chunk.columns]
+        outcomes = chunk.outcomes()
+        columns, repeat = self._formatter.make(outcomes, kinds)
+        self._warnings.add(chunk.columns, outcomes)
+        self._unsaved.append(output.format(rows, columns, repeat))
+        self._unsaved_rows += chunk.rows
+        self._rows += chunk.rows
+        self._duplicates += chunk.duplicates
+        # While the last rows are being saved, more are collected, up to a limit.
+        is_saving = self._saving is not None and not self._saving.done()
+        saves = _MAX_UNSAVED if is_saving else 1
+        if self._unsaved_rows >= saves * output.save_rows:
+            await self._save(wait=False)
 
     # --- files ------------------------------------------------------------------------
 
-    async def _advance(self, index: int) -> None:
-        """Finish the outputs before *index*, and open that one."""
-        files = self._job.files
-        while self._index < index:
-            if self._output is not None:
-                await self._finish_file(self._output, files[self._index])
-            self._index += 1
-            if self._index < len(files):
-                await self._open_file(files[self._index])
-
-    async def _open_file(self, file: InputFile) -> None:
-        """Open an output at its checkpoint, or count a finished one."""
-        saved = file.saved
-        self._file_rows = 0
-        if saved is not None:
-            self._file_rows = saved.rows
-            self._formatter.status_counts.update(saved.counts)
-            self._warnings = InputWarnings(saved.input_warnings)
-        self._rows += self._file_rows
-        if file.done:
-            self._count_finished()
-            return
-        # An input without rows has no chunks, so that nothing has opened it.
-        while file.index not in self._source.readers and await self._source.load():
-            pass
-        self._output = await run_in_thread(
-            partial(self._open_output, file), discard=methodcaller("close")
+    async def _open(self, group: RowGroup) -> Output:
+        """Open the output of a file at its checkpoint."""
+        counts, warnings = self._formatter.status_counts, self._warnings.counts
+        self._before = (self._rows, counts.copy(), warnings.copy())
+        self._count_saved(group.file)
+        self._identity = group.file.identity
+        output: Output = await run_in_thread(
+            partial(self._open_output, group), discard=methodcaller("close")
         )
+        self._output = output
+        return output
 
-    def _open_output(self, file: InputFile) -> Output:
+    def _open_output(self, group: RowGroup) -> Output:
         """Open an output, which is a growing part or stdout. Blocks."""
-        job, reader = self._job, self._source.readers.pop(file.index)
+        job, file = self._job, group.file
         if job.table is not None:
             output: Output = job.table.open_output(
-                reader, file.writing, self._formatter.contents
+                group.reader, file.writing, self._formatter.contents
             )
             return output
         part: Path | None = None
@@ -181,7 +156,7 @@ class JobOutputs:
             name = str(file.index) if file.identity is None else file.identity.name
             part = part_path(job.parts, name)
         return open_output(
-            reader,
+            group.reader,
             file.writing,
             part,
             added=self._formatter.contents,
@@ -190,20 +165,30 @@ class JobOutputs:
             disk=job.system.disk,
         )
 
-    async def _finish_file(self, output: Output, file: InputFile) -> None:
+    def _count_saved(self, file: InputFile) -> None:
+        """Count what an interrupted run has written of an output."""
+        warnings = self._warnings.counts
+        if file.saved is not None:
+            self._rows += file.saved.rows
+            self._formatter.status_counts.update(file.saved.counts)
+            warnings.update(file.saved.input_warnings)
+        # A new one, since it examines only so many values of an input.
+        self._warnings = InputWarnings(warnings)
+
+    async def _finish(self, output: Output, file: InputFile) -> None:
         """Rename the current output to its final name, and record that it is done."""
         await self._save()
         await run_in_thread(partial(self._rename, output, file))
         self._output = None
-        if file.identity is not None:
-            checkpoint = self._checkpoint(file.identity, done=True)
+        checkpoint = self._checkpoint(done=True)
+        if checkpoint is not None:
             if self._log is not None:
                 await run_in_thread(partial(self._log.append, checkpoint))
             if self._on_done is not None:
                 await self._on_done(checkpoint)
         if isinstance(file.named.target, Remote) and file.target is not None:
             await run_in_thread(partial(file.target.unlink, missing_ok=True))
-        self._count_finished()
+        self._unfinished.remove(file.index)
 
     def _rename(self, output: Output, file: InputFile) -> None:
         """Finish an output, unless its input changed while it was read. Blocks."""
@@ -215,13 +200,6 @@ class JobOutputs:
         output.finish(file.target)
         if isinstance(remote, Remote) and file.target is not None:
             remote.deliver(file.target, job="" if folder is None else folder.job)
-
-    def _count_finished(self) -> None:
-        """Add the counts of a finished output to those of the job."""
-        self._status_counts.update(self._formatter.status_counts)
-        self._formatter.status_counts.clear()
-        self._input_warnings.update(self._warnings.counts)
-        self._warnings = InputWarnings()
 
     # --- saving -----------------------------------------------------------------------
 
@@ -235,10 +213,7 @@ class JobOutputs:
             self._saving = None
         if self._output is not None and self._unsaved:
             rows, self._unsaved, self._unsaved_rows = self._unsaved, [], 0
-            identity, checkpoint = self._job.files[self._index].identity, None
-            if self._log is not None and identity is not None:
-                checkpoint = self._checkpoint(identity)
-            work = partial(self._write_rows, self._output, rows, checkpoint)
+            work = partial(self._write_rows, self._output, rows, self._checkpoint())
             self._saving = asyncio.create_task(run_in_thread(work))
             if wait:
                 await self._save()
@@ -253,11 +228,15 @@ class JobOutputs:
             saved = msgspec.structs.replace(checkpoint, output=output.sync())
             self._log.append(saved)
 
-    def _checkpoint(self, identity: InputIdentity, *, done: bool = False) -> Checkpoint:
+    def _checkpoint(self, *, done: bool = False) -> Checkpoint | None:
+        """Return the state of the current output, unless its input is stdin."""
+        if self._identity is None:
+            return None
+        rows, counts, warnings = self._before
         return Checkpoint(
-            input=identity,
-            rows=self._file_rows,
-            counts=dict(self._formatter.status_counts),
-            input_warnings=dict(self._warnings.counts),
+            input=self._identity,
+            rows=self._rows - rows,
+            counts=dict(self._formatter.status_counts - counts),
+            input_warnings=dict(self._warnings.counts - warnings),
             done=done,
         )

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -59,32 +59,12 @@ def part_path(folder: Path, name: str) -> Path:
     return folder / f"part-{sha256(name.encode()).hexdigest()[:16]}"
 
 
-Terms: TypeAlias = Callable[[str], dict[str, Any]]
-"""Returns what must not change until a job is done, some of it digested with a salt."""
+Terms: TypeAlias = Callable[[str], Mapping[str, Any]]
+"""Returns what must not change until a job is done, as JSON values.
 
-
-def job_terms(
-    target: str, options: Mapping[str, Any], settings: Callable[[str], str], salt: str
-) -> dict[str, Any]:
-    """Return the terms of a job as its log stores them.
-
-    Args:
-        target: The output as the user named it.
-        options: Everything else that affects the output, as JSON values.
-        settings: Digests scope, operator and API key with *salt*, so that another
-            client is noticed without storing any of these.
-        salt: Random text, the same in all runs of the job.
-    """
-    terms = {
-        "kind": _KIND,
-        "version": __version__,
-        "target": target,
-        "options": options,
-        "settings": settings(salt),
-        "salt": salt,
-    }
-    loaded: dict[str, Any] = json.loads(json.dumps(terms))
-    return loaded
+``target`` is the output as the user named it, ``options`` everything else that affects
+the output, and ``settings`` a digest of scope, operator and API key with the salt of
+the job, so that another client is noticed without storing any of these."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,14 +136,12 @@ class JobFolder:
         path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are
         folder = cls(path, _lock_folder(path, now, disk, shared=shared), disk=disk)
         try:
-            if restart:
-                _forget_checkpoints(path, disk)
-                attempt(
-                    f"The folder {path} cannot be emptied", _delete_contents, path, disk
-                )
-            folder.resumed = (path / _LOG).exists()
+            folder.resumed = cls.is_unfinished(path) and not restart
             if not folder.resumed:
-                folder._write_terms(terms(random(16).hex()))
+                # The new log refers to none of the data that a restart deletes.
+                folder._write_header(_header(terms, random(16).hex()))
+            if restart:
+                folder._delete_contents()
             folder._read_log(terms)
         except BaseException:
             folder.close()
@@ -193,18 +171,16 @@ class JobFolder:
         self._sound = True
         self.checkpoints[checkpoint.input.name] = checkpoint
 
-    def discard(self, *, done: bool = True) -> None:
+    def discard(self) -> None:
         """Delete the folder, and close it.
 
         The log is deleted last, so that a partly deleted folder is still recognized as
-        that of a job. If the job is not *done*, the log must not refer to deleted data.
+        that of a job.
         """
         try:
-            if not done:
-                _forget_checkpoints(self.path, self._disk)
-            refusal = f"The folder {self.path} cannot be deleted"
-            attempt(refusal, _delete_contents, self.path, self._disk)
-            (self.path / _LOCK).unlink(missing_ok=True)
+            self._delete_contents()
+            for path in (self.path / _LOG, self.path / _LOCK):
+                attempt(f"{path} cannot be deleted", path.unlink, missing_ok=True)
             # Others may have created it, or the next job may already use it.
             with contextlib.suppress(OSError):
                 self.path.rmdir()
@@ -224,17 +200,34 @@ class JobFolder:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         """Close it, or delete it after a failure if nothing can be resumed."""
-        if error is not None and not self.checkpoints and not self.keep:
-            self.discard(done=False)
+        # After a failed save, the log may refer to data in the folder.
+        is_empty = self._sound and not self.checkpoints and not self.keep
+        if error is not None and is_empty:
+            self.discard()
         self.close()
 
-    def _write_terms(self, terms: Mapping[str, Any]) -> None:
-        """Write the first line of the log, whole or not at all."""
+    def _delete_contents(self) -> None:
+        """Delete everything except the log and the lock."""
+
+        def delete() -> None:
+            for entry in self.path.iterdir():
+                if entry.name in (_LOG, _LOCK):
+                    continue
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+
+        attempt(f"The folder {self.path} cannot be emptied", delete)
+        sync_folder(self.path, disk=self._disk)
+
+    def _write_header(self, header: Mapping[str, Any]) -> None:
+        """Replace the log by one with only its first line, or leave it as it is."""
         new = self.path / _NEW_LOG
         attempt(f"{new} cannot be deleted", new.unlink, missing_ok=True)
         descriptor = open_private(new)
         try:
-            line = _encode(json.dumps(terms).encode())
+            line = _encode(json.dumps(header).encode())
             write_all(descriptor, line, "The log of the job", disk=self._disk)
         finally:
             os.close(descriptor)
@@ -311,35 +304,14 @@ def _is_log(path: Path) -> bool:
     return head[_CRC_BYTES:].startswith(json.dumps({"kind": _KIND})[:-1].encode())
 
 
-def _forget_checkpoints(path: Path, disk: Disk) -> None:
-    """Truncate the log after its first line."""
-    log = path / _LOG
-    if not log.exists():
-        return
-    descriptor = open_private(log, exclusive=False)
-    try:
-        with open(descriptor, "rb", closefd=False) as file:
-            first = len(file.readline())
-        attempt("The log of the job cannot be cut", os.ftruncate, descriptor, first)
-        sync_file(descriptor, "The log of the job", disk=disk)
-    finally:
-        os.close(descriptor)
-
-
-def _delete_contents(path: Path, disk: Disk) -> None:
-    """Delete everything except the lock, the log last."""
-    for entry in path.iterdir():
-        if entry.name in (_LOG, _LOCK):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-    sync_folder(path, disk=disk)
-    (path / _LOG).unlink(missing_ok=True)
-
-
 # --- the log --------------------------------------------------------------------------
+
+
+def _header(terms: Terms, salt: str) -> dict[str, Any]:
+    """Return the first line of the log of a job with *terms*."""
+    fields = {"kind": _KIND, "version": __version__, **terms(salt), "salt": salt}
+    header: dict[str, Any] = json.loads(json.dumps(fields))
+    return header
 
 
 def _encode(body: bytes) -> bytes:
@@ -370,7 +342,7 @@ def _damaged(number: int) -> JobError:
 
 def _check_terms(old: Mapping[str, Any], terms: Terms) -> None:
     """Raise if the folder has another job; list the differences, but no values."""
-    new = terms(str(old.get("salt", "")))
+    new = _header(terms, str(old.get("salt", "")))
     before, now = old.get("options", {}), new["options"]
     missing = object()
     versions = f"{new['version']}, not {old.get('version')}"
@@ -392,25 +364,18 @@ def _check_terms(old: Mapping[str, Any], terms: Terms) -> None:
         )
 
 
-def check_inputs(
-    checkpoints: Mapping[str, Checkpoint], inputs: Sequence[InputIdentity]
-) -> None:
-    """Raise if an input has changed since the job started to map it.
-
-    Inputs that were not started may change, and finished files of a folder stay done.
-    """
-    for now in inputs:
-        checkpoint = checkpoints.get(now.name)
-        if checkpoint is None or checkpoint.input == now:
-            continue
-        before = checkpoint.input
-        aspects = {
-            "size": before.size != now.size,
-            "time of the last change": before.mtime_ns != now.mtime_ns,
-            "content": before.digest != now.digest,
-        }
-        changed = ", ".join(name for name, differs in aspects.items() if differs)
-        raise JobError(
-            f"{now.name} has changed since the job started to map it: {changed}.",
-            hint=f"Restore the file. {_RESTART}",
-        )
+def check_input(saved: Checkpoint | None, now: InputIdentity) -> None:
+    """Raise if an input has changed since its last checkpoint."""
+    if saved is None or saved.input == now:
+        return
+    before = saved.input
+    aspects = {
+        "size": before.size != now.size,
+        "time of the last change": before.mtime_ns != now.mtime_ns,
+        "content": before.digest != now.digest,
+    }
+    changed = ", ".join(name for name, differs in aspects.items() if differs)
+    raise JobError(
+        f"{now.name} has changed since the job started to map it: {changed}.",
+        hint=f"Restore the file. {_RESTART}",
+    )

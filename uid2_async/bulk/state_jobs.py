@@ -360,7 +360,7 @@ async def _write_from_state(
 ) -> JobSummary:
     """Write the outputs and the delta from the state, and mark it as exported."""
     done = await state.files_done(run)
-    job = attrs.evolve(job, files=[_skip_done(one, done) for one in job.files])
+    job.files = [_skip_done(one, done) for one in job.files]
     # The delta refers to the rows of all files, and there are no checkpoints within a
     # file.
     read = [one for one in job.files if job.keys or not one.done]
@@ -370,11 +370,11 @@ async def _write_from_state(
         detail = encode_checkpoint(checkpoint)
         await state.set_file_done(run, checkpoint.input.name, detail)
 
-    outputs = JobOutputs(job, source, asking, set_done)
+    outputs = JobOutputs(job, asking, set_done)
     async with aclosing(source), _open_delta(job, state, keys=job.keys) as delta:
         answered = _answered_chunks(job, source, state, delta if job.keys else None)
         async with aclosing(answered) as chunks:
-            complete = await outputs.write_all(chunks, lambda: job.is_stopped)
+            complete = await outputs.write_all(chunks)
         counts = state.staging_counts
         summary = outputs.summarize(
             duplicates=counts.staged - counts.distinct,
