@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
@@ -97,9 +97,10 @@ class IdentityColumn:
 
     def special_outcomes(self) -> dict[int, Outcome]:
         """Return the rows with a known outcome: without an identity, or faulty."""
-        special: dict[int, Outcome] = {
-            row: ABSENT for row, value in enumerate(self.values or ()) if value is None
-        }
+        values = self.values or ()
+        special: dict[int, Outcome] = {}
+        if not all(values):
+            special = {row: ABSENT for row, one in enumerate(values) if one is None}
         return special | {row: INVALID_PHONES[at] for row, at in self.faults.items()}
 
 
@@ -200,24 +201,20 @@ class Group:
         return self._index[identity]
 
 
-def _new_outcomes(ranges: Sequence[_Range]) -> list[Outcome]:
-    """Return the outcomes of identities that were all new."""
-    outcomes: list[Outcome] = []
-    for group, start, stop in ranges:
-        outcomes += group.outcomes[start:stop]
-    return outcomes
-
-
-def _all_outcomes(
+def _outcomes(
     identities: Sequence[bytes | None],
     ranges: Sequence[_Range],
     known: Sequence[tuple[bytes, Group]],
 ) -> list[Outcome]:
     """Return the outcome of each identity."""
-    found: dict[bytes, Outcome] = {one: group.find(one) for one, group in known}
+    new: list[Outcome] = []
     for group, start, stop in ranges:
-        outcomes = group.outcomes[start:stop]
-        found.update(zip(group.identities[start:stop], outcomes, strict=True))
+        new += group.outcomes[start:stop]
+    if len(new) == len(identities):
+        return new
+    sent = (group.identities[start:stop] for group, start, stop in ranges)
+    found = {one: group.find(one) for one, group in known}
+    found.update(zip(chain.from_iterable(sent), new, strict=True))
     return list(map(found.get, identities, repeat(INVALID)))  # type: ignore[arg-type] # None is not found
 
 
@@ -301,7 +298,6 @@ class Batcher:
             self._old, self._young = self._young, defaultdict(dict)
 
     def _add_column(self, column: IdentityColumn, chunk: Chunk) -> None:
-        """Add a column; if all its identities are new, outcomes keep their order."""
         groups: set[Group] = set()
         parts = []
         for kind, rows, identities in column.identities_by_kind(self._endpoint):
@@ -310,14 +306,12 @@ class Batcher:
                 ranges, known = self._add_values(kind, column, rows, identities)
             else:
                 ranges, known = self._add_hashes(kind, valid)  # type: ignore[arg-type] # none is None
+            chunk.duplicates += len(valid) - sum(
+                stop - start for _, start, stop in ranges
+            )
             groups.update(group for group, _, _ in ranges)
-            new = sum(stop - start for _, start, stop in ranges)
-            if new == len(column):
-                chunk.expect(groups, partial(_new_outcomes, ranges))
-                return
-            chunk.duplicates += len(valid) - new
             groups.update(group for _, group in known)
-            parts.append((rows, partial(_all_outcomes, identities, ranges, known)))
+            parts.append((rows, partial(_outcomes, identities, ranges, known)))
         chunk.expect(groups, partial(join_outcomes, column, parts))
 
     def _split_new(

@@ -16,7 +16,7 @@ from typing import Final, Self, TypeAlias
 from uid2_async._call import Call
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_cancelled
 from uid2_async.bulk.batches import Batch, Batcher, Chunk, Source
-from uid2_async.bulk.limit import ConcurrencyLimit, StallWatch
+from uid2_async.bulk.limit import ConcurrencyLimit
 from uid2_async.bulk.options import JobOptions
 from uid2_async.bulk.outcomes import MAP_V3, Endpoint, MapFailure, Outcome, Progress
 from uid2_async.bulk.private_files import SYSTEM, System
@@ -62,6 +62,8 @@ _LINGER_SECONDS: Final = 1.0
 _MAX_ROUNDS: Final = 3
 # How much further the source is read if only failing batches are left.
 _PROBE_ROWS: Final = 1_000
+# The number of stall checks per stall timeout.
+_STALL_CHECKS: Final = 8
 # After this many seconds of CPU work, a job yields to other tasks.
 _TIME_SLICE: Final = 0.001
 _ATTEMPT_SECONDS: Final = 45.0
@@ -142,20 +144,16 @@ class Dispatcher:
         self._max_rows = batch_size * (self._workers + 4)
         self._rows = 0
         self._probe_rows = 0
-        self._is_full = False
         self._is_read = False
         self._failure: BaseException | None = None
         self._last_error: UID2Error | None = None
         self._is_reached = False
-        self._stall = StallWatch(
-            options.stall_timeout, self.limit, now=self._now, sleep=system.sleep
-        )
+        self._reset_stall()
         self._is_stopped = False
         self._news = asyncio.Event()
         self._queued = asyncio.Event()
         self._room = asyncio.Event()
         self._slice_end = 0.0
-        self._reader: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     # --- life -------------------------------------------------------------------------
@@ -164,9 +162,8 @@ class Dispatcher:
         """Start the reader, the workers and the watchdog."""
         parts = [self._read_all, self._watch_stall, *[self._send_all] * self._workers]
         if self._stop_event is not None:
-            parts.append(self._drain_on_stop)
+            parts.append(partial(self._drain_when, self._stop_event))
         self._tasks = [asyncio.create_task(self._guard(part)) for part in parts]
-        self._reader = self._tasks[0]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -186,16 +183,12 @@ class Dispatcher:
             throttled=self.limit.throttled,
         )
 
-    async def _drain_on_stop(self) -> None:
-        """When the job is to stop, stop reading.
-
-        Replies already read are still processed and returned.
-        """
-        assert self._stop_event is not None  # noqa: S101 - otherwise, it does not run
-        await self._stop_event.wait()
-        if self._reader is not None and not self._is_read:
+    async def _drain_when(self, stop: asyncio.Event) -> None:
+        """When the job is to stop, stop reading, but answer what was read."""
+        await stop.wait()
+        if not self._is_read:
             self.is_drained = True
-            self._reader.cancel()
+            self._tasks[0].cancel()  # the reader
             self._end_reading()
 
     async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
@@ -250,11 +243,9 @@ class Dispatcher:
     async def _read_chunk(self, *, partial: bool) -> bool:
         """Read the next chunk once earlier chunks have been consumed."""
         while not self._has_room():
-            self._is_full = True
-            self._flush_if_idle()
+            self._flush_if_stuck()
             self._room.clear()
             await self._room.wait()
-        self._is_full = False
         async with self._cpu:
             try:
                 chunk = self._source.take(partial=partial)
@@ -280,12 +271,12 @@ class Dispatcher:
         self._batcher.flush()
         self._enqueue()
 
-    def _flush_if_idle(self) -> None:
-        """Send the open batches if no answers are pending.
+    def _flush_if_stuck(self) -> None:
+        """Send the open batches if no answers are pending, and there is no room.
 
         Otherwise, everything would wait for a batch that itself waits for room.
         """
-        if not self._unanswered:
+        if not self._unanswered and not self._has_room():
             self._flush()
 
     def _enqueue(self) -> None:
@@ -293,7 +284,7 @@ class Dispatcher:
         if self._batcher.ready and self._failure is None:
             if not self._unanswered:
                 # An idle job is not stalled.
-                self._stall.reset()
+                self._reset_stall()
             self._unanswered += len(self._batcher.ready)
             self._queue.extend(self._batcher.ready)
             self._queued.set()
@@ -376,7 +367,7 @@ class Dispatcher:
             return self._decide(batch, error, batches)
         self.limit.succeeded()
         self._is_reached = True
-        self._stall.reset()
+        self._reset_stall()
         return rows
 
     async def _ask(self, batch: Batch) -> Replies:
@@ -448,8 +439,7 @@ class Dispatcher:
             group.answer(rows[key])
         self.batches += 1
         self._unanswered -= 1
-        if self._is_full:
-            self._flush_if_idle()
+        self._flush_if_stuck()
         self._news.set()
 
     def _decide(self, batch: Batch, error: UID2Error, batches: int) -> Replies | None:
@@ -474,7 +464,6 @@ class Dispatcher:
                 self._requeue(half, first=True)
         elif decision.retry and not self._is_bad_batch(batch, batches):
             self._requeue(batch, first=False)
-            self._read_further()
         else:
             return self._failures(batch, error)
         return None
@@ -493,16 +482,6 @@ class Dispatcher:
         emit_failed_counts(self._client.hooks, self._endpoint.path, counts)
         return rows
 
-    def _read_further(self) -> None:
-        """Read further ahead if only failing batches are left.
-
-        They block later batches, and without a success among those, a bad batch looks
-        like an operator that is down.
-        """
-        if len(self._queue) + self.limit.in_flight <= self._options.concurrency:
-            self._probe_rows += _PROBE_ROWS
-            self._room.set()
-
     def _requeue(self, batch: Batch, *, first: bool) -> None:
         if self._failure is not None:
             return
@@ -510,20 +489,58 @@ class Dispatcher:
             self._queue.appendleft(batch)
         else:
             self._queue.append(batch)
+            if len(self._queue) + self.limit.in_flight <= self._options.concurrency:
+                # Only failing batches are left. They block later ones, and without a
+                # success among those, a bad batch looks like an operator that is down.
+                self._probe_rows += _PROBE_ROWS
+                self._room.set()
         self._queued.set()
 
+    # --- stalls -----------------------------------------------------------------------
+
     async def _watch_stall(self) -> None:
-        """End the job if nothing succeeds for too long although there is work."""
+        """End the job if nothing succeeds for too long although there is work.
+
+        Waiting for a Retry-After is not a stall.
+        """
+        timeout = self._options.stall_timeout
         while True:
-            await self._stall.wait()
-            if self._queue or self.limit.in_flight:
+            ends = self._stall_began + timeout + self.limit.longest_hint
+            left = ends - self._now()
+            if left > 0:
+                await self._sleep_awake(min(left, timeout / _STALL_CHECKS))
+            elif self._queue or self.limit.in_flight:
                 error = type(self._last_error).__name__ if self._last_error else "none"
-                patience = self._options.stall_timeout
                 raise StalledError(
-                    f"Stopped: no request has succeeded in the last {patience:g} s. "
+                    f"Stopped: no request has succeeded in the last {timeout:g} s. "
                     f"{self.batches} had succeeded before. Last error: {error}."
                 )
-            self._stall.reset()
+            else:
+                self._reset_stall()
+
+    def _reset_stall(self) -> None:
+        """Measure from now on how long nothing has succeeded."""
+        self._stall_began = self._now()
+        self._was_suspended = False
+
+    async def _sleep_awake(self, seconds: float) -> None:
+        """Sleep for *seconds*. If it took far longer, the process was suspended.
+
+        A stopped process, a frozen container or a migrating machine cannot receive
+        replies. That time does not count, and once after each success another full
+        period is granted, since all connections may have to be reopened.
+        """
+        due = self._now() + seconds
+        await self._system.sleep(seconds)
+        late = self._now() - due
+        if late <= 0:
+            return
+        self._stall_began = min(self._stall_began + late, self._now())
+        if late >= self._options.stall_timeout / _STALL_CHECKS and not (
+            self._was_suspended
+        ):
+            self._reset_stall()
+            self._was_suspended = True
 
 
 def _as_failure(error: BaseException) -> BaseException:

@@ -27,8 +27,6 @@ _CAUTION_FROM: Final = 0.75
 _CAUTION_SPEED: Final = 0.1
 # A longer Retry-After is obeyed too, but the job then stalls.
 _BEARABLE_HINT: Final = 300.0
-# The number of stall checks per stall timeout.
-_CHECKS: Final = 8
 
 
 class ConcurrencyLimit:
@@ -156,53 +154,3 @@ class ConcurrencyLimit:
         if ends > begins:
             self.gate_until = ends
             self._on_event(Throttled(delay=ends - begins))
-
-
-class StallWatch:
-    """Measures how long nothing has succeeded, without the time of a suspension."""
-
-    def __init__(
-        self,
-        timeout: float,
-        limit: ConcurrencyLimit,
-        *,
-        now: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
-    ) -> None:
-        """Start a stall period of *timeout* seconds."""
-        self._timeout = timeout
-        self._limit = limit
-        self._now = now
-        self._sleep = sleep
-        self.reset()
-
-    def reset(self) -> None:
-        """Start a new stall period now."""
-        self._started_at = self._now()
-        self._was_suspended = False
-
-    async def wait(self) -> None:
-        """Wait for the end of the period. Waiting for a Retry-After is not a stall."""
-        while True:
-            ends = self._started_at + self._timeout + self._limit.longest_hint
-            left = ends - self._now()
-            if left <= 0:
-                return
-            await self._wait_awake(min(left, self._timeout / _CHECKS))
-
-    async def _wait_awake(self, seconds: float) -> None:
-        """Sleep for *seconds*. If it took far longer, the process was suspended.
-
-        A stopped process, a frozen container or a migrating machine cannot receive
-        replies. That time does not count, and once after each success another full
-        period is granted, since all connections may have to be reopened.
-        """
-        due = self._now() + seconds
-        await self._sleep(seconds)
-        late = self._now() - due
-        if late <= 0:
-            return
-        self._started_at = min(self._started_at + late, self._now())
-        if late >= self._timeout / _CHECKS and not self._was_suspended:
-            self.reset()
-            self._was_suspended = True
