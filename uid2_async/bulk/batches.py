@@ -254,6 +254,17 @@ class Batch:
     rounds: int = 0
     generation: int = 0
 
+    def append(
+        self, key: str, group: Group, identities: Sequence[bytes], size: int
+    ) -> _Range:
+        """Append identities of *size* bytes to *group*, the one under *key*."""
+        self.groups[key] = group
+        start = len(group.identities)
+        group.identities += identities
+        self.count += len(identities)
+        self.size += len(identities) * size
+        return group, start, len(group.identities)
+
     def halves(self) -> tuple[Batch, Batch]:
         """Split into halves, neither of them empty if there are two identities."""
         first, second = Batch(), Batch()
@@ -301,18 +312,73 @@ class Batcher:
         groups: set[Group] = set()
         parts = []
         for kind, rows, identities in column.identities_by_kind(self._endpoint):
-            valid = identities if all(identities) else list(filter(None, identities))
-            if self._send_raw:
-                ranges, known = self._add_values(kind, column, rows, identities)
-            else:
-                ranges, known = self._add_hashes(kind, valid)  # type: ignore[arg-type] # none is None
-            chunk.duplicates += len(valid) - sum(
-                stop - start for _, start, stop in ranges
-            )
+            ranges: list[_Range] = []
+            known: list[tuple[bytes, Group]] = []
+            for key, text, some in self._texts(kind, column, rows, identities):
+                new = self._add_some(kind.subject, key, text, some, known)
+                ranges += new
+                chunk.duplicates += len(some) - sum(end - at for _, at, end in new)
             groups.update(group for group, _, _ in ranges)
             groups.update(group for _, group in known)
             parts.append((rows, partial(_outcomes, identities, ranges, known)))
         chunk.expect(groups, partial(join_outcomes, column, parts))
+
+    def _texts(
+        self,
+        kind: IdentityKind,
+        column: IdentityColumn,
+        rows: Sequence[int],
+        identities: Sequence[bytes | None],
+    ) -> Iterator[tuple[str, str, Sequence[bytes]]]:
+        """Yield some valid identities with their JSON key, and the text to send.
+
+        The text is empty if hashes are sent, which are made of the identities later.
+        """
+        if not self._send_raw:
+            yield kind.key, "", list(filter(None, identities))
+            return
+        for row, identity in zip(rows, identities, strict=True):
+            if identity is not None:
+                key, text = kind.key, base64.encode_text(identity)
+                value = None if column.values is None else column.values[row]
+                if value is not None:
+                    key, text = sendable(kind.name, value, send_raw=True) or (key, text)
+                yield key, text, [identity]
+
+    def _add_some(
+        self,
+        subject: str,
+        key: str,
+        text: str,
+        identities: Sequence[bytes],
+        known: list[tuple[bytes, Group]],
+    ) -> list[_Range]:
+        """Batch the new ones of *identities*; add the others to *known*."""
+        ranges: list[_Range] = []
+        size = len(wire.encode(text)) + 1 if text else _HASH_BYTES
+        name = key if self._endpoint.one_kind else ""
+        index = 0
+        while index < len(identities):
+            batch = self._open_batch(name, size)
+            room = (self._endpoint.body_bytes - batch.size) // size
+            stop = index + min(self._batch_size - batch.count, room)
+            group = batch.groups.get(key) or Group(subject)
+            new, others = self._split_new(subject, identities[index:stop], group)
+            known += others
+            index = stop
+            if new:
+                ranges.append(batch.append(key, group, new, size))
+                group.texts += [text] if text else []
+            if batch.count >= self._batch_size:
+                self.ready.append(self._open.pop(name))
+        return ranges
+
+    def _open_batch(self, name: str, size: int) -> Batch:
+        """Return an open batch with room for another identity of *size* bytes."""
+        batch = self._open.get(name)
+        if batch is not None and batch.size + size > self._endpoint.body_bytes:
+            self.ready.append(self._open.pop(name))
+        return self._open.setdefault(name, Batch())
 
     def _split_new(
         self, subject: str, identities: Sequence[bytes], group: Group
@@ -330,79 +396,6 @@ class Batcher:
         new = dict.fromkeys(islice(reversed(young), count))
         pairs = zip(identities, groups, strict=True)
         return list(new), [pair for pair in pairs if pair[0] not in new]
-
-    def _add_hashes(
-        self, kind: IdentityKind, identities: Sequence[bytes]
-    ) -> tuple[list[_Range], list[tuple[bytes, Group]]]:
-        """Batch the new ones of *identities*; return their ranges, and the others."""
-        ranges: list[_Range] = []
-        known: list[tuple[bytes, Group]] = []
-        index = 0
-        while index < len(identities):
-            batch = self._open_batch(kind.key, _HASH_BYTES)
-            room = min(
-                self._batch_size - batch.count,
-                (self._endpoint.body_bytes - batch.size) // _HASH_BYTES,
-            )
-            piece = identities[index : index + room]
-            group = batch.groups.get(kind.key) or Group(kind.subject)
-            new, others = self._split_new(kind.subject, piece, group)
-            known += others
-            if new:
-                ranges.append(self._append(kind.key, group, new, _HASH_BYTES))
-            index += room
-        return ranges, known
-
-    def _add_values(
-        self,
-        kind: IdentityKind,
-        column: IdentityColumn,
-        rows: Sequence[int],
-        identities: Sequence[bytes | None],
-    ) -> tuple[list[_Range], list[tuple[bytes, Group]]]:
-        """Like :meth:`_add_hashes`, but send the values themselves if there are any."""
-        ranges: list[_Range] = []
-        known: list[tuple[bytes, Group]] = []
-        for row, identity in zip(rows, identities, strict=True):
-            if identity is None:
-                continue
-            key, text = kind.key, base64.encode_text(identity)
-            value = None if column.values is None else column.values[row]
-            if value is not None:
-                key, text = sendable(kind.name, value, send_raw=True) or (key, text)
-            size = len(wire.encode(text)) + 1
-            batch = self._open_batch(key, size)
-            group = batch.groups.get(key) or Group(kind.subject)
-            new, others = self._split_new(kind.subject, [identity], group)
-            known += others
-            if new:
-                group.texts.append(text)
-                ranges.append(self._append(key, group, new, size))
-        return ranges, known
-
-    def _open_batch(self, key: str, size: int) -> Batch:
-        """Return an open batch with room for another identity of *size* bytes."""
-        name = key if self._endpoint.one_kind else ""
-        batch = self._open.get(name)
-        if batch is not None and batch.size + size > self._endpoint.body_bytes:
-            self.ready.append(self._open.pop(name))
-            batch = None
-        return self._open.setdefault(name, batch or Batch())
-
-    def _append(
-        self, key: str, group: Group, identities: Sequence[bytes], size: int
-    ) -> _Range:
-        """Append identities of *size* bytes to a group of an open batch."""
-        name = key if self._endpoint.one_kind else ""
-        batch = self._open[name]
-        batch.groups[key] = group
-        start = len(group.identities)
-        group.identities += identities
-        batch.count += len(identities)
-        batch.size += len(identities) * size
-        if batch.count >= self._batch_size:
-            self.ready.append(self._open.pop(name))
-        return group, start, len(group.identities)
 
     def flush(self) -> None:
         """Mark the open batches as full."""

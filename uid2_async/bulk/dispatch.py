@@ -47,6 +47,7 @@ from uid2_async.hooks import (
     emit_failed_counts,
     emit_identity_counts,
 )
+from uid2_async.protocol.mapping import MAP_REPLY_BYTES
 from uid2_async.retry import Backoff, RetryPolicy, classify
 
 Keep: TypeAlias = Callable[[str, Sequence[bytes], Sequence[Outcome]], Awaitable[None]]
@@ -387,7 +388,7 @@ class Dispatcher:
                 payload=payload,
                 parse=bytes,
                 binary=endpoint.binary,
-                max_reply_bytes=endpoint.reply_bytes,
+                max_reply_bytes=MAP_REPLY_BYTES,
             )
         )
         async with self._cpu:

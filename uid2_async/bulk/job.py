@@ -24,7 +24,7 @@ import attrs
 
 from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk, Source
-from uid2_async.bulk.columns import IdentifierColumns, RowFormatter, RowStatus
+from uid2_async.bulk.columns import IdentifierColumns, RowFormatter
 from uid2_async.bulk.csv_files import CsvReader
 from uid2_async.bulk.dispatch import Dispatcher
 from uid2_async.bulk.files import Reader, Rows, TableWriter, open_reader
@@ -137,13 +137,11 @@ def summarize(
     dispatcher: Dispatcher, counts: Mapping[str, int] | None = None, **more: Any
 ) -> JobSummary:
     """Summarize a job; the *counts* by status are of rows, or of identities."""
-    counts = counts or {}
-    by_status: dict[str, Any] = {one.value: counts.get(one, 0) for one in RowStatus}
+    by_status = {str(status): count for status, count in (counts or {}).items()}
     return JobSummary(
-        **by_status,
         requests=dispatcher.requests,
         throttled=dispatcher.limit.throttled,
-        **{"rows": sum(counts.values()), **more},
+        **{"rows": sum(by_status.values()), **by_status, **more},
     )
 
 
@@ -446,31 +444,20 @@ class InputFaults:
 def read_check(
     opens: Sequence[Callable[[OnBadRow], tuple[Reader, object]]],
     on_bad_row: OnBadRow = None,
-) -> int:
-    """Read all text files before the first request; count their rows. Blocks.
+) -> None:
+    """Read all text files before the first request. Blocks.
 
     Each of *opens* opens an input and finds its columns. Only the schema of Parquet and
     Arrow files is read.
     """
     faults = InputFaults(on_bad_row)
-    rows = 0
     for open_file in opens:
         if not faults.is_full:
             with faults.collecting(), closing(open_file(faults)[0]) as reader:
-                rows += _count_rows(reader)
+                if isinstance(reader, CsvReader):
+                    reader.select(())  # any value is valid
+                while isinstance(reader, CsvReader | JsonReader) and (
+                    reader.take(5_000) or reader.load()
+                ):
+                    pass
     faults.check()
-    return rows
-
-
-def _count_rows(reader: Reader) -> int:
-    """Read a text file to its end; return the number of rows."""
-    rows = 0
-    if isinstance(reader, CsvReader):
-        reader.select(())  # any value is valid
-    while isinstance(reader, CsvReader | JsonReader):
-        some = reader.take(5_000)
-        if some is not None:
-            rows += some.count
-        elif not reader.load():
-            break
-    return rows

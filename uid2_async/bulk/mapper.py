@@ -161,15 +161,13 @@ class Records(Generic[T]):
 
     async def __anext__(self) -> MapRecord[T]:
         """Return the next record."""
-        for record in self._ready:
-            return record
         while True:
+            for record in self._ready:
+                return record
             records = await self.next_chunk()
             if records is None:
                 raise StopAsyncIteration
             self._ready = iter(records)
-            for record in self._ready:
-                return record
 
     async def next_chunk(self) -> list[MapRecord[T]] | None:
         """Return the next few hundred records, or None at the end.

@@ -15,7 +15,6 @@ from uid2_async.models import MappedUID, MapRow, Unmapped, UnmappedReason
 from uid2_async.phones import PhoneFault
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.mapping import (
-    MAP_REPLY_BYTES,
     MAP_V2_PATH,
     MAP_V3_PATH,
     STATUS_PATH,
@@ -151,9 +150,7 @@ Values: TypeAlias = Mapping[str, Sequence[str] | Sequence[bytes]]
 Replies: TypeAlias = Mapping[str, Sequence[MapRow]]
 
 # The operator rejects bodies over 1 MiB. The envelope adds far less than 5 %.
-_BINARY_BODY_BYTES: Final = int(1024 * 1024 * 0.95)
-# In base64, three bytes become four.
-_TEXT_BODY_BYTES: Final = _BINARY_BODY_BYTES * 3 // 4
+_BODY_BYTES: Final = int(1024 * 1024 * 0.95)
 _OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
 
@@ -187,8 +184,6 @@ class Endpoint:
             Raises a ProtocolError if it does not have the documented shape.
         binary: Whether requests and replies use raw bytes instead of base64 text.
         one_kind: Whether all identities of a request must be of one kind.
-        body_bytes: The maximum length of a request's JSON, with a margin.
-        reply_bytes: The maximum length of a reply.
     """
 
     path: str
@@ -197,8 +192,12 @@ class Endpoint:
     read: Callable[[bytes, Values], Replies]
     binary: bool = False
     one_kind: bool = False
-    body_bytes: int = _TEXT_BODY_BYTES
-    reply_bytes: int = MAP_REPLY_BYTES
+
+    @property
+    def body_bytes(self) -> int:
+        """The maximum length of a request's JSON, with a margin."""
+        # In base64, three bytes become four.
+        return _BODY_BYTES if self.binary else _BODY_BYTES * 3 // 4
 
 
 _PEOPLE: Final = {
@@ -232,7 +231,6 @@ MAP_V3: Final = Endpoint(
     ask=wire.encode,
     read=parse_map_v3_rows,
     binary=True,
-    body_bytes=_BINARY_BODY_BYTES,
 )
 """identity/map v3: all four kinds in one request (docs/protocol.md 2.5)."""
 

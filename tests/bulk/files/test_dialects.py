@@ -414,9 +414,8 @@ def test_bad_rows_are_collected(tmp_path: Path) -> None:
     opens = openers(tmp_path, {"a.csv": data, "b.jsonl": b'[]\n{"email":"d"}\nx'})
     bad: list[BadRow] = []
 
-    rows = read_check(opens, bad.append)
+    read_check(opens, bad.append)
 
-    assert rows == 4
     assert [(one.line, one.text) for one in bad] == [
         (3, "2\n"),
         (6, '4,"x"y\n'),
