@@ -55,7 +55,7 @@ def open_job(path: Path, now: datetime) -> Open:
     def open_it(*, restart: bool = False, disk: Disk = DISK, **changes: Any) -> Any:
         target = changes.pop("target", path.parent / "mapped.csv")
         terms = terms_for(target, **changes)
-        return JobFolder.open(path, terms, now=now, restart=restart, disk=disk)
+        return JobFolder(path, terms, now=now, restart=restart, disk=disk)
 
     return open_it
 
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_removed_is_emptied(
         path.mkdir(mode=0o700)
         Path(parent).chmod(0o500)
 
-        JobFolder.open(path, terms_for("out.csv"), now=now).discard()
+        JobFolder(path, terms_for("out.csv"), now=now).discard()
 
         assert list(path.iterdir()) == []
         Path(parent).chmod(0o700)
@@ -268,7 +268,7 @@ def test_only_a_folder_of_your_own_will_do(
 def test_a_folder_that_cannot_be_created_is_refused(now: datetime) -> None:
     """F7: the error comes before the first request."""
     with pytest.raises(JobError, match="cannot be used"):
-        JobFolder.open(Path("/nowhere/job"), terms_for("o"), now=now)
+        JobFolder(Path("/nowhere/job"), terms_for("o"), now=now)
 
 
 def test_a_refused_job_is_not_left_locked(open_job: Open, path: Path) -> None:
@@ -363,12 +363,12 @@ def test_any_bytes_are_read_or_refused(before: bytes, after: bytes) -> None:
     now = datetime(2026, 11, 25).astimezone()
     with tempfile.TemporaryDirectory() as parent:
         path = Path(parent) / "job"
-        with JobFolder.open(path, terms_for("o"), now=now) as job:
+        with JobFolder(path, terms_for("o"), now=now) as job:
             job.append(Checkpoint(input=INPUT, rows=1))
         whole = (path / "log").read_bytes()
         (path / "log").write_bytes(before + whole + after)
         try:
-            with JobFolder.open(path, terms_for("o"), now=now) as job:
+            with JobFolder(path, terms_for("o"), now=now) as job:
                 assert rows(job) == {"people.csv": 1}
         except JobError:
             pass

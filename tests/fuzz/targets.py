@@ -152,7 +152,7 @@ def _open_job(folder: Path) -> JobFolder:
     def terms(salt: str) -> dict[str, Any]:
         return {"target": "out.csv", "options": {}, "settings": salt}
 
-    return JobFolder.open(folder, terms, now=datetime.now(UTC))
+    return JobFolder(folder, terms, now=datetime.now(UTC))
 
 
 def _log_seed() -> bytes:

@@ -354,7 +354,7 @@ def _open(job: FileJob) -> FileJob:
 def _open_folder(job: FileJob, path: Path | None, stack: ExitStack) -> None:
     """Open the folder of a job, or make a temporary one for unfinished files."""
     if path is not None:
-        job.folder = JobFolder.open(
+        job.folder = JobFolder(
             path,
             job.terms,
             now=job.system.clock(),

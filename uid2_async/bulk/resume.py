@@ -108,21 +108,8 @@ class JobFolder:
         checkpoints: The newest checkpoint of each input, by the input's name.
     """
 
-    def __init__(self, path: Path, lock: FileLock, *, disk: Disk) -> None:
-        """Hold the locked folder; created by :meth:`open`."""
-        self.path: Path = path
-        self.job: str = ""
-        self.resumed: bool = False
-        self.keep: bool = False
-        self.checkpoints: dict[str, Checkpoint] = {}
-        self._lock = lock
-        self._disk = disk
-        self._log: int | None = None
-        self._sound = True
-
-    @classmethod
-    def open(
-        cls,
+    def __init__(
+        self,
         path: Path,
         terms: Terms,
         *,
@@ -131,22 +118,27 @@ class JobFolder:
         shared: bool = False,
         disk: Disk = DISK,
         random: Callable[[int], bytes] = os.urandom,
-    ) -> JobFolder:
-        """Start the job in *path*, or resume it there."""
-        path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are
-        folder = cls(path, _lock_folder(path, now, disk, shared=shared), disk=disk)
+    ) -> None:
+        """Start the job in *path*, or resume it there. Blocks."""
+        self.path: Path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are
+        self.job: str = ""
+        self.keep: bool = False
+        self.checkpoints: dict[str, Checkpoint] = {}
+        self._disk = disk
+        self._log: int | None = None
+        self._sound = True
+        self._lock = _lock_folder(self.path, now, disk, shared=shared)
         try:
-            folder.resumed = cls.is_unfinished(path) and not restart
-            if not folder.resumed:
+            self.resumed: bool = self.is_unfinished(self.path) and not restart
+            if not self.resumed:
                 # The new log refers to none of the data that a restart deletes.
-                folder._write_header(_header(terms, random(16).hex()))
+                self._write_header(_header(terms, random(16).hex()))
             if restart:
-                folder._delete_contents()
-            folder._read_log(terms)
+                self._delete_contents()
+            self._read_log(terms)
         except BaseException:
-            folder.close()
+            self.close()
             raise
-        return folder
 
     @staticmethod
     def is_unfinished(path: Path) -> bool:
