@@ -335,7 +335,8 @@ class Batcher:
         The text is empty if hashes are sent, which are made of the identities later.
         """
         if not self._send_raw:
-            yield kind.key, "", list(filter(None, identities))
+            valid = identities if all(identities) else list(filter(None, identities))
+            yield kind.key, "", valid  # type: ignore[misc] # none of them is None
             return
         for row, identity in zip(rows, identities, strict=True):
             if identity is not None:
