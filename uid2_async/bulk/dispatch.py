@@ -123,8 +123,7 @@ class Dispatcher:
             send_raw=client.send_raw and endpoint.binary,
         )
         self._cpu = asyncio.Lock()
-        self._loop = asyncio.get_running_loop()
-        self._now = self._loop.time
+        self._now = asyncio.get_running_loop().time
         self.limit: ConcurrencyLimit = ConcurrencyLimit(
             options.concurrency,
             now=self._now,

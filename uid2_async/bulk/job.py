@@ -84,16 +84,15 @@ class Job:
     def report_requests(self, counts: Counter[str], dispatcher: Dispatcher) -> None:
         """Report the progress of requests; no files are involved."""
         if self.on_progress is not None:
-            self.on_progress(
-                FileProgress(
-                    phase="asking",
-                    rows=counts.total(),
-                    bytes_read=0,
-                    total_bytes=None,
-                    endings=counts,
-                    job=dispatcher.progress(),
-                )
+            progress = FileProgress(
+                phase="asking",
+                rows=counts.total(),
+                bytes_read=0,
+                total_bytes=None,
+                endings=counts,
+                job=dispatcher.progress(),
             )
+            self.on_progress(progress)
 
 
 def job_settings(
@@ -195,9 +194,6 @@ class FileJob(Job):
         keys: The input columns that the delta contains.
         table: The rows in memory that are mapped instead of files, with the methods
             ``open_reader`` and ``open_output``; a job with a state reads them twice.
-        remotes: The inputs and outputs that are not local files.
-        is_resumable: Whether an interrupted run can be resumed; a pipe can be read only
-            once.
         folder: The job's folder; None if it is not open, or the job is not resumable.
         parts: The folder of unfinished files; None if there are none.
         bad_rows: Collects the rows that cannot be read, unless they are an error.
@@ -213,13 +209,17 @@ class FileJob(Job):
     endpoint: Endpoint
     keys: Sequence[str] = ()
     table: Any = None
-    remotes: Sequence[Remote] = ()
-    is_resumable: bool = False
     folder: JobFolder | None = attrs.field(default=None, init=False)
     parts: Path | None = attrs.field(default=None, init=False)
     bad_rows: BadRows | None = attrs.field(default=None, init=False)
     files: Sequence[InputFile] = attrs.field(default=(), init=False)
     resources: ExitStack = attrs.field(factory=ExitStack, init=False)
+
+    @property
+    def remotes(self) -> list[Remote]:
+        """The inputs and outputs that are not local files."""
+        ends = (end for pair in self.pairs for end in (pair.source, pair.target))
+        return [end for end in ends if isinstance(end, Remote)]
 
     def terms(self, salt: str) -> dict[str, Any]:
         """Return what must not change until the job is done, as JSON values."""

@@ -267,15 +267,7 @@ def _file_job(
         ]
         for pair in pairs:
             pair.formats(options)
-    ends = [end for pair in pairs for end in (pair.source, pair.target)]
-    return FileJob(
-        pairs=pairs,
-        target=str(target),
-        options=options,
-        remotes=[end for end in ends if isinstance(end, Remote)],
-        is_resumable=not any(end is None or isinstance(end, Pipe) for end in ends),
-        **more,
-    )
+    return FileJob(pairs=pairs, target=str(target), options=options, **more)
 
 
 # --- running --------------------------------------------------------------------------
@@ -325,8 +317,7 @@ async def _stream(job: FileJob) -> JobSummary:
 def _open(job: FileJob) -> FileJob:
     """Check the paths of a job, and open its folder and its inputs. Blocks."""
     options = job.options
-    path = _job_folder(job) if job.is_resumable else None
-    bad_rows = None
+    path, bad_rows = _job_folder(job), None
     if options.bad_rows is not None and job.table is None:
         bad_rows = local_path(options.bad_rows, "bad_rows")
     delta = None if job.delta is None else locate(job.delta)
@@ -378,8 +369,14 @@ def _open_folder(job: FileJob, path: Path | None, stack: ExitStack) -> None:
     job.parts = Path(stack.enter_context(folder))
 
 
-def _job_folder(job: FileJob) -> Path:
-    """Return the job folder: next to the output or the state, or the current folder."""
+def _job_folder(job: FileJob) -> Path | None:
+    """Return the job folder: next to the output or the state, or the current folder.
+
+    None if an interrupted job cannot be resumed, since a pipe can be read only once.
+    """
+    ends = [end for pair in job.pairs for end in (pair.source, pair.target)]
+    if any(end is None or isinstance(end, Pipe) for end in ends):
+        return None
     if job.options.job_dir:
         return local_path(job.options.job_dir, "job_dir")
     is_remote = any(str(one) == job.target for one in job.remotes)

@@ -10,7 +10,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 from typing import Any, Generic, Self, TypeVar
 
@@ -87,12 +87,11 @@ class BulkMapper:
             f"concurrency={self._options.concurrency}>"
         )
 
-    @asynccontextmanager
-    async def map(
+    def map(
         self,
         items: Iterable[T] | AsyncIterable[T],
         key: Callable[[T], Identity | str] | None = None,
-    ) -> AsyncIterator[Records[T]]:
+    ) -> AbstractAsyncContextManager[Records[T]]:
         """Map *items*. The ``async with`` block owns all tasks.
 
         Leaving the block early, cancellation and an exception inside it stop the work
@@ -104,11 +103,10 @@ class BulkMapper:
                 the records are consumed.
             key: Returns the identity of an item. Without it, items are identities.
 
-        Yields:
-            An async iterator of records, one per item, in order.
+        Returns:
+            A context manager with an async iterator of records, one per item, in order.
         """
-        async with self.map_source(ItemSource(items, key)) as records:
-            yield records
+        return self.map_source(ItemSource(items, key))
 
     @asynccontextmanager
     async def map_source(self, source: Source) -> AsyncIterator[Records[Any]]:
