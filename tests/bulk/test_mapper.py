@@ -663,6 +663,12 @@ def test_options_must_be_above_zero(make_operator: Any, option: str) -> None:
         BulkMapper(make_operator().client(), **{option: 0})
 
 
+def test_a_text_is_not_a_list(make_operator: Any) -> None:
+    """One address instead of a list would be mapped character by character."""
+    with pytest.raises(errors.InputError, match="a str"):
+        BulkMapper(make_operator().client()).map("person@example.com")
+
+
 def test_records_hide_their_items() -> None:
     """A record's repr shows no DII and no raw UID."""
     from uid2_async.bulk.outcomes import MapRecord  # noqa: PLC0415 - this test alone

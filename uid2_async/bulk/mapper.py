@@ -105,7 +105,12 @@ class BulkMapper:
 
         Returns:
             A context manager with an async iterator of records, one per item, in order.
+
+        Raises:
+            InputError: If *items* is a str, whose items would be its characters.
         """
+        if isinstance(items, str):
+            raise InputError("items is a str.", hint="Pass a list of str.")
         return self.map_source(ItemSource(items, key))
 
     @asynccontextmanager
