@@ -14,6 +14,7 @@ from typing import Final
 
 from uid2_async.hooks import Event, LimitChanged, Throttled
 
+_START: Final = 4
 _OUTCOMES: Final = 20
 _MIN_OUTCOMES: Final = 5
 _FIRST_WAIT: Final = 0.5
@@ -43,7 +44,6 @@ class ConcurrencyLimit:
         in_flight: The number in flight.
         generation: The number of cuts so far.
         throttled: How often the operator asked to slow down.
-        gate_until: The time until which no batch may start.
         longest_hint: The longest acceptable wait that the operator asked for since the
             last success.
     """
@@ -56,14 +56,12 @@ class ConcurrencyLimit:
         sleep: Callable[[float], Awaitable[None]],
         random: Callable[[], float],
         on_event: Callable[[Event], None] = lambda _event: None,
-        start: int = 4,
     ) -> None:
-        """Allow *start* at first and *most* at most. Report changes to *on_event*."""
-        self.limit: float = min(start, most)
+        """Allow *most* at most. Report changes to *on_event*."""
+        self.limit: float = min(_START, most)
         self.in_flight: int = 0
         self.generation: int = 0
         self.throttled: int = 0
-        self.gate_until: float = 0.0
         self.longest_hint: float = 0.0
         self._most = most
         self._now = now
@@ -71,6 +69,7 @@ class ConcurrencyLimit:
         self._random = random
         self._on_event = on_event
         self._reported = 0
+        self._gate_until = 0.0
         self._cuts_in_a_row = 0
         self._cut_at = math.inf
         self._outcomes: deque[bool] = deque(maxlen=_OUTCOMES)
@@ -85,7 +84,7 @@ class ConcurrencyLimit:
             if self.in_flight >= int(self.limit):
                 self._changed.clear()
                 await self._changed.wait()
-            elif self._now() < self.gate_until:
+            elif self._now() < self._gate_until:
                 await self.pass_gate()
             else:
                 self.in_flight += 1
@@ -93,7 +92,7 @@ class ConcurrencyLimit:
 
     async def pass_gate(self) -> None:
         """Wait until the gate opens, plus a random delay per caller (jitter)."""
-        while (wait := self.gate_until - self._now()) > 0:
+        while (wait := self._gate_until - self._now()) > 0:
             await self._sleep(wait + self._random() * _SPREAD)
 
     def release(self) -> None:
@@ -150,7 +149,7 @@ class ConcurrencyLimit:
     def _close_gate(self, seconds: float) -> None:
         """Close the gate for *seconds*, or longer if it already is."""
         now = self._now()
-        begins, ends = max(self.gate_until, now), now + seconds
+        begins, ends = max(self._gate_until, now), now + seconds
         if ends > begins:
-            self.gate_until = ends
+            self._gate_until = ends
             self._on_event(Throttled(delay=ends - begins))

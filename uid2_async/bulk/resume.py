@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -117,7 +118,6 @@ class JobFolder:
         restart: bool = False,
         shared: bool = False,
         disk: Disk = DISK,
-        random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """Start the job in *path*, or resume it there. Blocks."""
         self.path: Path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are
@@ -132,7 +132,7 @@ class JobFolder:
             self.resumed: bool = self.is_unfinished(self.path) and not restart
             if not self.resumed:
                 # The new log refers to none of the data that a restart deletes.
-                self._write_header(_header(terms, random(16).hex()))
+                self._write_header(_header(terms, secrets.token_hex(16)))
             if restart:
                 self._delete_contents()
             self._read_log(terms)
