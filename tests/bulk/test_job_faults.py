@@ -244,6 +244,43 @@ async def test_a_job_that_is_cancelled_while_it_opens(tmp_path: Path) -> None:
         assert (await map_file(source, target, client=client, options=options)).complete
 
 
+@pytest.mark.parametrize("precheck", [True, False])
+async def test_bad_rows_of_a_resumed_job(tmp_path: Path, *, precheck: bool) -> None:
+    """Those of outputs that are done already are not lost."""
+    files = dict.fromkeys(("a.csv", "b.csv"), b"mail\np@example.com\nx,y\n")
+    source, bad = write(tmp_path, files), tmp_path / "bad.csv"
+    disk = FailingDisk(only="replace")
+
+    async def map_files() -> JobSummary:
+        async with Day("first").client() as client:
+            return await map_file(
+                source,
+                tmp_path / "out",
+                client=client,
+                options=MapOptions(
+                    column="mail",
+                    type="email",
+                    bad_rows=bad,
+                    precheck=precheck,
+                    force=True,
+                ),
+                _system=System(disk=disk.disk()),
+            )
+
+    await map_files()
+    expected, renames = bad.read_text(), len(disk.calls)
+    # The last output, before or after the bad rows.
+    disk.fails_at, disk.calls = renames - (1 if precheck else 2), []
+    with pytest.raises(errors.JobError, match="full"):
+        await map_files()
+
+    summary = await map_files()
+
+    assert summary.bad_rows == 2
+    assert summary.resumed_rows >= 1
+    assert bad.read_text() == expected
+
+
 class Rows(Remote):
     """The rows of a query, which are read only once per job."""
 

@@ -333,10 +333,12 @@ def _open(job: FileJob) -> FileJob:
     )
     with ExitStack() as stack:
         _open_folder(job, path, stack)
-        if bad_rows is not None:
+        job.files = [_open_input(job, *one) for one in enumerate(job.pairs)]
+        # If a copy is gone, an earlier run has finished the file of bad rows too.
+        copies = [one.source for one in job.files if one.source is not None]
+        if bad_rows is not None and all(one.exists() for one in copies):
             collected = closing(BadRows(bad_rows, disk=job.system.disk))
             job.bad_rows = stack.enter_context(collected)
-        job.files = [_open_input(job, *one) for one in enumerate(job.pairs)]
         _check_inputs(job)
         job.resources = stack.pop_all()
     return job
@@ -391,17 +393,20 @@ def _job_folder(job: FileJob) -> Path | None:
 def _check_inputs(job: FileJob) -> None:
     """Read all text inputs before the first request, to find every bad row. Blocks.
 
-    Resumed jobs have done it before, and jobs with a state read everything first. Of
-    these, only the headers are read, so that a missing column of the last is found.
+    Resumed jobs have done it before, unless they collect the bad rows of all inputs
+    again. Jobs with a state read everything first. Otherwise, only the headers are
+    read, so that a missing column of the last input is found.
     """
-    # Stdin can be read only once, and what is done remotely has no copy.
+    # Stdin can be read only once, and what is done remotely may have no copy.
     opens = [
         partial(job.open, file)
         for file in job.files
-        if file.identity and not (file.done and isinstance(file.named.source, Remote))
+        if file.source is not None and file.source.exists()
     ]
-    is_new = job.folder is not None and not job.folder.checkpoints
-    if not (is_new and job.options.precheck and job.state is None):
+    whole = job.options.precheck
+    if job.folder is not None and job.folder.checkpoints:
+        whole = job.bad_rows is not None
+    if job.state is not None or job.folder is None or not whole:
         try:
             for open_file in opens:
                 open_file()[0].close()
