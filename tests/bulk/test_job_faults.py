@@ -16,7 +16,7 @@ import pytest
 
 from day_operator import Day
 from failing_disk import FailingDisk
-from uid2_async import MapOptions, errors, map_file
+from uid2_async import MapOptions, MappingState, errors, map_file
 from uid2_async.bulk.job import FileSource
 from uid2_async.bulk.options import JobSummary
 from uid2_async.bulk.paths import Remote
@@ -279,6 +279,53 @@ async def test_bad_rows_of_a_resumed_job(tmp_path: Path, *, precheck: bool) -> N
     assert summary.bad_rows == 2
     assert summary.resumed_rows >= 1
     assert bad.read_text() == expected
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged", "state"])
+async def test_a_resumed_job_that_fails_early(
+    tmp_path: Path, state: Path | None, fault: str
+) -> None:
+    """It can still be resumed: it finds its finished outputs, and replaces none."""
+    files = dict.fromkeys(("a.csv", "b.csv"), b"mail\np@example.com\n")
+    source, day = write(tmp_path, files), Day("first")
+    disk = FailingDisk(only="replace")
+
+    async def map_files(target: str) -> JobSummary:
+        async with day.client() as client:
+            return await map_file(
+                source,
+                tmp_path / target,
+                client=client,
+                options=MapOptions(column="mail", type="email"),
+                state=state,
+                _system=System(disk=disk.disk()),
+            )
+
+    await map_files("first")
+    disk.fails_at, disk.calls = len(disk.calls) - 1, []
+    with pytest.raises(errors.JobError, match="full"):
+        await map_files("out")
+    assert [one.name for one in (tmp_path / "out").iterdir()] == ["a.csv"]
+    if fault == "state" and state is not None:
+        async with MappingState(state):
+            with pytest.raises(errors.JobError, match="locked"):
+                await map_files("out")
+    elif fault == "damaged":
+        (source / "c.csv").write_bytes(b"mail\nx,y\n")
+        with pytest.raises(errors.InputError):
+            await map_files("out")
+        (source / "c.csv").unlink()
+    else:
+        (source / "b.csv").rename(tmp_path / "b.csv")
+        (source / "b.csv").touch()
+        with pytest.raises(errors.UID2Error):
+            await map_files("out")
+        (tmp_path / "b.csv").rename(source / "b.csv")
+
+    summary = await map_files("out")
+
+    assert summary.rows == 2
+    assert not list(tmp_path.glob(".out*"))
 
 
 class Rows(Remote):

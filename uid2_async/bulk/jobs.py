@@ -355,6 +355,8 @@ def _open_folder(job: FileJob, path: Path | None, stack: ExitStack) -> None:
             shared=job.options.shared_folders,
             disk=job.system.disk,
         )
+        # What an earlier run has written is in the state, not in the folder.
+        job.folder.keep = job.folder.resumed and job.state is not None
         stack.push(job.folder)
         job.parts = job.folder.path
         return

@@ -196,6 +196,10 @@ class JobOutputs:
         pinned = isinstance(source, Remote) and source.is_pinned
         if file.identity is not None and source is not None and not pinned:
             check_unchanged(source, file.identity)
+        if folder is not None:
+            # From now on, an output may have its final name, which only this job may
+            # find there.
+            folder.keep = True
         output.sync()
         output.finish(file.target)
         if isinstance(remote, Remote) and file.target is not None:

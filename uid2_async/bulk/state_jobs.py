@@ -273,7 +273,7 @@ async def run_with_state(job: FileJob, state: MappingState) -> JobSummary:
         counts = await _ask_all(job, asking)
     finally:
         if folder is not None:
-            folder.keep = folder.resumed or asking.batches > 0
+            folder.keep |= asking.batches > 0
     if asking.is_drained:
         return summarize(asking, counts, complete=False)
     if segment is not None:
