@@ -277,6 +277,7 @@ async def _run(prepare: Callable[[], FileJob]) -> JobSummary:
     """Run a job in its folder, or in a temporary folder if it cannot be resumed."""
     job = await run_in_thread(lambda: _open(prepare()), discard=_close_cancelled)
     try:
+        await run_in_thread(partial(_check_inputs, job))
         if job.state is None:
             summary = await _stream(job)
         else:
@@ -315,7 +316,7 @@ async def _stream(job: FileJob) -> JobSummary:
 
 
 def _open(job: FileJob) -> FileJob:
-    """Check the paths of a job, and open its folder and its inputs. Blocks."""
+    """Check the paths of a job, open its folder, and find its inputs. Blocks."""
     options = job.options
     path, bad_rows = _job_folder(job), None
     if options.bad_rows is not None and job.table is None:
@@ -339,7 +340,6 @@ def _open(job: FileJob) -> FileJob:
         if bad_rows is not None and all(one.exists() for one in copies):
             collected = closing(BadRows(bad_rows, disk=job.system.disk))
             job.bad_rows = stack.enter_context(collected)
-        _check_inputs(job)
         job.resources = stack.pop_all()
     return job
 
