@@ -198,6 +198,7 @@ class FileJob(Job):
         parts: The folder of unfinished files; None if there are none.
         bad_rows: Collects the rows that cannot be read, unless they are an error.
         files: The inputs and outputs, once they are open.
+        offsets: The number of bytes in the inputs before each, and in all.
         resources: Closes all of these.
     """
 
@@ -213,6 +214,7 @@ class FileJob(Job):
     parts: Path | None = attrs.field(default=None, init=False)
     bad_rows: BadRows | None = attrs.field(default=None, init=False)
     files: Sequence[InputFile] = attrs.field(default=(), init=False)
+    offsets: Sequence[int] = attrs.field(default=(), init=False)
     resources: ExitStack = attrs.field(factory=ExitStack, init=False)
 
     @property
@@ -268,11 +270,13 @@ class FileJob(Job):
     def report_file(self, file: InputFile, bytes_read: int, **more: Any) -> None:
         """Report the progress of reading or writing *file*."""
         if self.on_progress is not None:
-            sizes = [one.identity.size if one.identity else None for one in self.files]
-            before = sum(filter(None, sizes[: file.index]))
-            total = None if None in sizes else sum(filter(None, sizes))
+            before, total = self.offsets[file.index], self.offsets[-1]
             self.on_progress(
-                FileProgress(bytes_read=before + bytes_read, total_bytes=total, **more)
+                FileProgress(
+                    bytes_read=before + bytes_read,
+                    total_bytes=None if file.identity is None else total,
+                    **more,
+                )
             )
 
 

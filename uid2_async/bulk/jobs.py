@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, aclosing, closing
 from functools import partial
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
@@ -335,6 +336,8 @@ def _open(job: FileJob) -> FileJob:
     with ExitStack() as stack:
         _open_folder(job, path, stack)
         job.files = [_open_input(job, *one) for one in enumerate(job.pairs)]
+        sizes = (one.identity.size if one.identity else 0 for one in job.files)
+        job.offsets = list(accumulate(sizes, initial=0))
         # If a copy is gone, an earlier run has finished the file of bad rows too.
         copies = [one.source for one in job.files if one.source is not None]
         if bad_rows is not None and all(one.exists() for one in copies):
