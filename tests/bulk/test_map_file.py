@@ -6,9 +6,11 @@ import asyncio
 import csv
 import gzip
 import json
+from collections import deque
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -496,6 +498,17 @@ def test_what_decides_about_the_output_is_fixed(kind: type[FileJobOptions]) -> N
     fixed = {option.name for option in attrs.fields(kind)} - free
     assert set(kind().terms()) == fixed
     assert kind(bad_rows=Path("bad.csv")).terms()["bad_rows"] == "bad.csv"
+
+
+def test_options_of_several_names() -> None:
+    """Any mapping and sequence can be saved with the job; one name is no sequence."""
+    options = MapOptions(
+        identifiers=MappingProxyType({"email": "mail"}), keys=deque(["id"])
+    )
+    terms = json.loads(json.dumps(options.terms()))
+    assert (terms["identifiers"], terms["keys"]) == ({"email": "mail"}, ["id"])
+    with pytest.raises(ConfigError, match="keys is a str"):
+        MapOptions(keys="id")
 
 
 def test_numbers_of_a_job_are_positive() -> None:

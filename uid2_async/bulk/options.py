@@ -57,6 +57,18 @@ def _number(default: Any) -> Any:
     return attrs.field(default=default, validator=_check_positive, metadata=_MAY_CHANGE)
 
 
+def _copy_mapping(columns: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a dict, which JSON can hold."""
+    return dict(columns)
+
+
+def _copy_names(names: Sequence[str]) -> Sequence[str]:
+    """Return a tuple; reject a str, whose items would be its characters."""
+    if isinstance(names, str):
+        raise ConfigError("keys is a str.", hint="Pass a list of str.")
+    return tuple(names)
+
+
 # Not slotted, because classes with slots cannot be combined.
 @attrs.frozen(kw_only=True, slots=False)
 class JobOptions:
@@ -153,7 +165,7 @@ class MapOptions(FileJobOptions):
     column: str | None = None
     type: str | None = None
     type_column: str | None = None
-    identifiers: Mapping[str, str] = attrs.field(factory=dict)
+    identifiers: Mapping[str, str] = attrs.field(factory=dict, converter=_copy_mapping)
     country: str | None = None
     country_column: str | None = None
     names: Names = attrs.field(default=Names.UPPER, converter=Names)
@@ -163,7 +175,7 @@ class MapOptions(FileJobOptions):
     optout_rule: OptOutRule = attrs.field(default=OptOutRule.ANY, converter=OptOutRule)
     explode: bool = False
     api: Api = attrs.field(default=Api.V3, converter=Api)
-    keys: Sequence[str] = ()
+    keys: Sequence[str] = attrs.field(default=(), converter=_copy_names)
     full: bool = False
     segment: str = "default"
     # Users raise it after it has stopped their job, which must then resume.
@@ -277,7 +289,8 @@ class JobSummary:
     that it asked about.
 
     Attributes:
-        rows: Rows in the output.
+        rows: Rows of the inputs, without bad rows. With *explode* or *drop*, the output
+            has more or fewer.
         mapped: Rows with a raw UID.
         opted_out: Rows whose person has opted out.
         invalid: Rows with an invalid identifier or identifier type.
