@@ -202,7 +202,7 @@ class FileJob(Job):
         resources: Closes all of these.
     """
 
-    options: MapOptions | StatusOptions
+    options: MapOptions | StatusOptions  # pyright: ignore[reportIncompatibleVariableOverride] # set once
     pairs: Sequence[FilePair]
     target: str
     find: Callable[..., IdentifierColumns]
