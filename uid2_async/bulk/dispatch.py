@@ -189,7 +189,6 @@ class Dispatcher:
         if not self._is_read:
             self.is_drained = True
             self._tasks[0].cancel()  # the reader
-            self._end_reading()
 
     async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
         """End the job for the consumer of the chunks if any part fails.
@@ -222,7 +221,7 @@ class Dispatcher:
     # --- in ---------------------------------------------------------------------------
 
     async def _read_all(self) -> None:
-        """Read the input as fast as the chunks are consumed."""
+        """Read the input as fast as the chunks are consumed; then send what is left."""
         try:
             while await self._read_chunk(partial=False) or await self._source.load():
                 pass
@@ -231,11 +230,6 @@ class Dispatcher:
         except asyncio.CancelledError:
             if not self.is_drained:
                 raise
-        else:
-            self._end_reading()
-
-    def _end_reading(self) -> None:
-        """Send what is left at the end of the input."""
         self._is_read = True
         self._flush()
         self._news.set()

@@ -44,6 +44,7 @@ _LOG: Final = "log"
 _NEW_LOG: Final = "log.new"
 _LOCK: Final = "lock"
 _KIND: Final = "uid2_async job"
+_LOG_HEAD: Final = json.dumps({"kind": _KIND})[:-1].encode()
 # Eight hexadecimal digits and a space.
 _CRC_BYTES: Final = 9
 _RESTART: Final = "Discard the job and start over with `restart=True`."
@@ -273,27 +274,23 @@ def _lock_folder(path: Path, now: datetime, disk: Disk, *, shared: bool) -> File
 def _refuse_foreign(path: Path) -> None:
     """Raise if the folder is not a job folder, before writing to it."""
     names = set(attempt(f"The folder {path} cannot be read", os.listdir, path))
-    if names <= {_NEW_LOG, _LOCK}:
-        return
-    if _LOG not in names or not _is_log(path / _LOG):
+    head = b""
+    if _LOG in names:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        refusal = f"{path / _LOG} cannot be read"
+        descriptor = attempt(refusal, os.open, path / _LOG, flags)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                head = os.read(descriptor, _CRC_BYTES + len(_LOG_HEAD))[_CRC_BYTES:]
+        finally:
+            os.close(descriptor)
+    # Even a damaged log is one of ours.
+    if head != _LOG_HEAD and not names <= {_NEW_LOG, _LOCK}:
         raise JobError(
             f"The folder {path} contains files, but is not the folder of a job.",
             hint="Name another folder for the job with `job_dir=FOLDER`. This one is "
             "left unchanged.",
         )
-
-
-def _is_log(path: Path) -> bool:
-    """Return whether a file was written as a job's log, even if it is damaged now."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = attempt(f"{path} cannot be read", os.open, path, flags)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return False
-        head = os.read(descriptor, _CRC_BYTES + 64)
-    finally:
-        os.close(descriptor)
-    return head[_CRC_BYTES:].startswith(json.dumps({"kind": _KIND})[:-1].encode())
 
 
 # --- the log --------------------------------------------------------------------------
