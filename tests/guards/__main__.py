@@ -408,7 +408,7 @@ GUARDS = [
     ),
     Guard(
         "time in which the process stood still is no stall",
-        "bulk/limit.py",
+        "bulk/dispatch.py",
         "        if late <= 0:\n",
         "        if True:\n",
         "D13",
