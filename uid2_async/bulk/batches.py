@@ -95,14 +95,6 @@ class IdentityColumn:
             if kind is not None:
                 yield kind, rows, self.identity_bytes(kind, rows)
 
-    def special_outcomes(self) -> dict[int, Outcome]:
-        """Return the rows with a known outcome: without an identity, or faulty."""
-        values = self.values or ()
-        special: dict[int, Outcome] = {}
-        if not all(values):
-            special = {row: ABSENT for row, one in enumerate(values) if one is None}
-        return special | {row: INVALID_PHONES[at] for row, at in self.faults.items()}
-
 
 @attrs.define(repr=False, eq=False)
 class Chunk:
@@ -231,8 +223,12 @@ def join_outcomes(
             continue
         for row, outcome in zip(rows, found, strict=True):
             outcomes[row] = outcome
-    for row, outcome in column.special_outcomes().items():
-        outcomes[row] = outcome
+    if not all(column.values or ()):
+        for row, value in enumerate(column.values or ()):
+            if value is None:
+                outcomes[row] = ABSENT
+    for row, fault in column.faults.items():
+        outcomes[row] = INVALID_PHONES[fault]
     return outcomes
 
 
@@ -253,17 +249,6 @@ class Batch:
     size: int = 0
     rounds: int = 0
     generation: int = 0
-
-    def append(
-        self, key: str, group: Group, identities: Sequence[bytes], size: int
-    ) -> _Range:
-        """Append identities of *size* bytes to *group*, the one under *key*."""
-        self.groups[key] = group
-        start = len(group.identities)
-        group.identities += identities
-        self.count += len(identities)
-        self.size += len(identities) * size
-        return group, start, len(group.identities)
 
     def halves(self) -> tuple[Batch, Batch]:
         """Split into halves, neither of them empty if there are two identities."""
@@ -368,8 +353,13 @@ class Batcher:
             known += others
             index = stop
             if new:
-                ranges.append(batch.append(key, group, new, size))
+                start = len(group.identities)
+                ranges.append((group, start, start + len(new)))
+                group.identities += new
                 group.texts += [text] if text else []
+                batch.groups[key] = group
+                batch.count += len(new)
+                batch.size += len(new) * size
             if batch.count >= self._batch_size:
                 self.ready.append(self._open.pop(name))
         return ranges

@@ -57,18 +57,6 @@ def _number(default: Any) -> Any:
     return attrs.field(default=default, validator=_check_positive, metadata=_MAY_CHANGE)
 
 
-def _copy_mapping(columns: Mapping[str, str]) -> Mapping[str, str]:
-    """Return a dict, which JSON can hold."""
-    return dict(columns)
-
-
-def _copy_names(names: Sequence[str]) -> Sequence[str]:
-    """Return a tuple; reject a str, whose items would be its characters."""
-    if isinstance(names, str):
-        raise ConfigError("keys is a str.", hint="Pass a list of str.")
-    return tuple(names)
-
-
 # Not slotted, because classes with slots cannot be combined.
 @attrs.frozen(kw_only=True, slots=False)
 class JobOptions:
@@ -165,7 +153,7 @@ class MapOptions(FileJobOptions):
     column: str | None = None
     type: str | None = None
     type_column: str | None = None
-    identifiers: Mapping[str, str] = attrs.field(factory=dict, converter=_copy_mapping)
+    identifiers: Mapping[str, str] = attrs.field(factory=dict, converter=dict)
     country: str | None = None
     country_column: str | None = None
     names: Names = attrs.field(default=Names.UPPER, converter=Names)
@@ -175,7 +163,7 @@ class MapOptions(FileJobOptions):
     optout_rule: OptOutRule = attrs.field(default=OptOutRule.ANY, converter=OptOutRule)
     explode: bool = False
     api: Api = attrs.field(default=Api.V3, converter=Api)
-    keys: Sequence[str] = attrs.field(default=(), converter=_copy_names)
+    keys: Sequence[str] = attrs.field(default=(), converter=tuple)
     full: bool = False
     segment: str = "default"
     # Users raise it after it has stopped their job, which must then resume.

@@ -201,17 +201,12 @@ class JobFolder:
 
     def _delete_contents(self) -> None:
         """Delete everything except the log and the lock."""
-
-        def delete() -> None:
-            for entry in self.path.iterdir():
-                if entry.name in (_LOG, _LOCK):
-                    continue
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink()
-
-        attempt(f"The folder {self.path} cannot be emptied", delete)
+        refusal = f"The folder {self.path} cannot be emptied"
+        for name in set(attempt(refusal, os.listdir, self.path)) - {_LOG, _LOCK}:
+            entry = self.path / name
+            is_folder = entry.is_dir() and not entry.is_symlink()
+            delete: Callable[[Path], None] = shutil.rmtree if is_folder else os.unlink
+            attempt(refusal, delete, entry)
         sync_folder(self.path, disk=self._disk)
 
     def _write_header(self, header: Mapping[str, Any]) -> None:
