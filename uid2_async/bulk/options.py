@@ -153,7 +153,7 @@ class MapOptions(FileJobOptions):
     column: str | None = None
     type: str | None = None
     type_column: str | None = None
-    identifiers: Mapping[str, str] = attrs.field(factory=dict, converter=dict)
+    identifiers: Mapping[str, str] = attrs.field(factory=dict)
     country: str | None = None
     country_column: str | None = None
     names: Names = attrs.field(default=Names.UPPER, converter=Names)
@@ -163,7 +163,7 @@ class MapOptions(FileJobOptions):
     optout_rule: OptOutRule = attrs.field(default=OptOutRule.ANY, converter=OptOutRule)
     explode: bool = False
     api: Api = attrs.field(default=Api.V3, converter=Api)
-    keys: Sequence[str] = attrs.field(default=(), converter=tuple)
+    keys: Sequence[str] = ()
     full: bool = False
     segment: str = "default"
     # Users raise it after it has stopped their job, which must then resume.

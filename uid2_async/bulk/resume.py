@@ -294,7 +294,11 @@ def _refuse_foreign(path: Path) -> None:
 def _header(terms: Terms, salt: str) -> dict[str, Any]:
     """Return the first line of the log of a job with *terms*."""
     fields = {"kind": _KIND, "version": __version__, **terms(salt), "salt": salt}
-    header: dict[str, Any] = json.loads(json.dumps(fields))
+    # An option may be any mapping or sequence.
+    text = json.dumps(
+        fields, default=lambda one: dict(one) if isinstance(one, Mapping) else list(one)
+    )
+    header: dict[str, Any] = json.loads(text)
     return header
 
 
