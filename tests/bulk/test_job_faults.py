@@ -281,6 +281,27 @@ async def test_bad_rows_of_a_resumed_job(tmp_path: Path, *, precheck: bool) -> N
     assert bad.read_text() == expected
 
 
+async def test_bad_rows_of_a_job_that_sent_nothing(
+    tmp_path: Path, state: Path | None
+) -> None:
+    """A job that fails at its first request finds its own file of bad rows."""
+    source = write(tmp_path, {"a.csv": b"mail\np@example.com\nx,y\n"}) / "a.csv"
+
+    def refuse() -> None:
+        raise errors.AuthError("The key is rejected.", status=401)
+
+    options = {"bad_rows": tmp_path / "bad.csv"}
+    refused = Day("first", on_request=refuse)
+    with pytest.raises(errors.AuthError):
+        await run(
+            source, tmp_path / "out.csv", day=refused, state=state, options=options
+        )
+
+    summary = await run(source, tmp_path / "out.csv", state=state, options=options)
+
+    assert (summary.rows, summary.bad_rows) == (1, 1)
+
+
 @pytest.mark.parametrize("fault", ["missing", "damaged", "state"])
 async def test_a_resumed_job_that_fails_early(
     tmp_path: Path, state: Path | None, fault: str

@@ -265,6 +265,9 @@ class FileJob(Job):
     async def finish_bad_rows(self) -> None:
         """Finish the file of bad rows, once all are collected."""
         if self.bad_rows is not None:
+            if self.folder is not None:
+                # So that the next run knows this file as its own.
+                self.folder.keep = True
             await run_in_thread(self.bad_rows.finish)
 
     def report_file(self, file: InputFile, bytes_read: int, **more: Any) -> None:

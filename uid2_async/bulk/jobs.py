@@ -278,7 +278,8 @@ async def _run(prepare: Callable[[], FileJob]) -> JobSummary:
     """Run a job in its folder, or in a temporary folder if it cannot be resumed."""
     job = await run_in_thread(lambda: _open(prepare()), discard=_close_cancelled)
     try:
-        await run_in_thread(partial(_check_inputs, job))
+        if await run_in_thread(partial(_check_inputs, job)):
+            await job.finish_bad_rows()
         if job.state is None:
             summary = await _stream(job)
         else:
@@ -395,12 +396,15 @@ def _job_folder(job: FileJob) -> Path | None:
     return job_folder_for(parent / f"{name}-{digest}")
 
 
-def _check_inputs(job: FileJob) -> None:
+def _check_inputs(job: FileJob) -> bool:
     """Read all text inputs before the first request, to find every bad row. Blocks.
 
     Resumed jobs have done it before, unless they collect the bad rows of all inputs
     again. Jobs with a state read everything first. Otherwise, only the headers are
     read, so that a missing column of the last input is found.
+
+    Returns:
+        Whether all inputs were read.
     """
     # Stdin can be read only once, and what is done remotely may have no copy.
     opens = [
@@ -418,10 +422,9 @@ def _check_inputs(job: FileJob) -> None:
         except InputError:
             pass  # and report all errors in one run
         else:
-            return
+            return False
     read_check(opens, job.bad_rows)
-    if job.bad_rows is not None:
-        job.bad_rows.finish()
+    return True
 
 
 def _open_input(job: FileJob, index: int, pair: FilePair) -> InputFile:
