@@ -42,8 +42,8 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, An
     if below is None:
         yield " ".join(path), command
         return
-    for name, one in below.items():
-        yield from commands(one, (*path, name))
+    for name in below:
+        yield from commands(command.get_command(None, name), (*path, name))
 
 
 COMMANDS = dict(commands(typer.main.get_command(app)))

@@ -115,7 +115,7 @@ def test_every_hint_of_bulk_works_in_code_and_as_a_command() -> None:
     }
     hints = {one for one in texts if re.search(r"(?<![`:])`\w+(=[^`]+)?`(?!`)", one)}
     root: Any = get_command(app)
-    commands = [root, *root.commands.values()]
+    commands = [root, *(root.get_command(None, one) for one in root.commands)]
     commands += [
         two for one in commands for two in getattr(one, "commands", {}).values()
     ]

@@ -53,12 +53,13 @@ def spans_of(page: Path, start: str) -> list[str]:
 
 
 def command_of(words: list[str]) -> Any:
-    """Find the command that *words* name; KeyError if there is none."""
+    """Find the command that *words* name."""
     command: Any = get_command(app)
     for word in words[1:]:
         if word.startswith("-") or not hasattr(command, "commands"):
             break
-        command = command.commands[word]
+        command = command.get_command(None, word)
+        assert command is not None, word
     return command
 
 

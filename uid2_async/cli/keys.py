@@ -86,7 +86,7 @@ def _store(ring: KeyRing) -> KeyStore:
 # --- uid2 keys ------------------------------------------------------------------------
 
 
-@with_shared_options
+@with_shared_options()
 def list_keys(
     *,
     kind: Annotated[
@@ -176,7 +176,7 @@ def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 # --- uid2 buckets ---------------------------------------------------------------------
 
 
-@with_shared_options
+@with_shared_options()
 def list_buckets(
     *,
     since: Annotated[

@@ -35,8 +35,8 @@ from uid2_async.cli.connection import Connection
 from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.keys import KeysFileOption, KeysKind, KeysOption, kind_of, load_keys
 from uid2_async.cli.options import (
+    FORMATS,
     CountryOption,
-    FormatOptions,
     Kind,
     KindOption,
     with_shared_options,
@@ -268,7 +268,7 @@ _STATUSES: Final = {
 }
 
 
-@with_shared_options
+@with_shared_options(FileFormatOptions, FORMATS)
 def encrypt_uids(
     *,
     raw_uids: Annotated[
@@ -293,9 +293,9 @@ def encrypt_uids(
         ),
     ] = None,
     files: RowFiles,
-    formats: FormatOptions,
     keys_file: KeysFileOption = None,
     connection: Connection,
+    **formats: Any,
 ) -> None:
     """Encrypt raw UIDs locally into tokens for sharing.
 
@@ -353,8 +353,8 @@ def _encrypter(
 # --- decrypt --------------------------------------------------------------------------
 
 
-@with_shared_options
-def decrypt_tokens(  # noqa: PLR0913 - an option each
+@with_shared_options(FileFormatOptions, FORMATS)
+def decrypt_tokens(
     *,
     tokens: Annotated[
         list[str] | None, values_option("--token", "TOKEN", "A token")
@@ -375,10 +375,10 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
         ),
     ] = None,
     files: RowFiles,
-    formats: FormatOptions,
     keys: KeysOption = None,
     keys_file: KeysFileOption = None,
     connection: Connection,
+    **formats: Any,
 ) -> None:
     """Decrypt advertising tokens of any version locally.
 
@@ -458,7 +458,7 @@ def _decrypter(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
 _INVALID: Final = "INVALID_IDENTIFIER"
 
 
-@with_shared_options
+@with_shared_options(FileFormatOptions, FORMATS)
 def hash_identities(
     *,
     values: Annotated[
@@ -468,7 +468,7 @@ def hash_identities(
     kind: KindOption = None,
     country: CountryOption = None,
     files: RowFiles,
-    formats: FormatOptions,
+    **formats: Any,
 ) -> None:
     """Normalize and hash identities locally.
 

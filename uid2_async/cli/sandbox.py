@@ -193,7 +193,7 @@ class Sandbox:
             _write_env_file(self.env_file, settings, force=self.force)
 
 
-@with_shared_options
+@with_shared_options()
 def run_sandbox(
     *,
     sandbox: Sandbox,

@@ -44,7 +44,7 @@ _ValueArgument = Annotated[
 
 
 @token_app.command()
-@with_shared_options
+@with_shared_options()
 def generate(
     value: _ValueArgument = None,
     *,
@@ -69,7 +69,7 @@ def generate(
 
 
 @token_app.command()
-@with_shared_options
+@with_shared_options()
 def refresh(
     file: Annotated[
         str,
@@ -91,7 +91,7 @@ def refresh(
 
 
 @token_app.command()
-@with_shared_options
+@with_shared_options()
 def validate(
     value: Annotated[
         str, typer.Argument(metavar="VALUE", help="An identity; - is stdin.")
@@ -159,7 +159,7 @@ _CLIENTS: Final = {
 }
 
 
-@with_shared_options
+@with_shared_options()
 def inspect_one(
     value: Annotated[
         str,
