@@ -24,7 +24,7 @@ from uid2_async.bulk.options import (
 )
 from uid2_async.cli.connection import Connection
 from uid2_async.cli.exit_codes import ExitCode
-from uid2_async.cli.job import JobDisplay, is_saved, run_job
+from uid2_async.cli.job import JobDisplay, run_job
 from uid2_async.cli.options import (
     FORMATS,
     IDENTIFIERS,
@@ -161,7 +161,7 @@ def map_files(  # noqa: PLR0913 - an option each
         command="map",
         options=output,
         paths={"IN": source, "OUT": target, "--state": state, "--delta": delta},
-        is_saved=partial(is_saved, source, target, state, mapping["job_dir"]),
+        job_dir=mapping["job_dir"],
     )
     options = _map_options(
         context, mapping, keys=tuple(keys or ()), max_removed=max_removed / 100
@@ -201,7 +201,6 @@ def refresh_people(
         command="refresh",
         options=output,
         paths={"STATE": state, "--delta": delta},
-        is_saved=lambda: True,
     )
     options = RefreshOptions(**asking)
     job = partial(bulk.refresh_state, Path(state), options=options, delta=delta)
@@ -261,13 +260,11 @@ def check_optouts(  # noqa: PLR0913 - an option each
     this endpoint does not find), invalid or failed. With --drop, exits with 3 if
     unverifiable raw UIDs were left out.
     """
-    out = target or "-"
-    state = source if target is None else None
     display = JobDisplay(
         command="optout-status",
         options=output,
         paths={"IN": source, "OUT": target, "--delta": delta},
-        is_saved=partial(is_saved, source, out, state, checking["job_dir"]),
+        job_dir=checking["job_dir"],
     )
     drop, keeps_others = checking["drop"], checking["allow_unverifiable"]
     if target is None and (drop or keeps_others):

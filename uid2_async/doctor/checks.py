@@ -44,8 +44,7 @@ from uid2_async.doctor.findings import (
     warning,
 )
 from uid2_async.doctor.network import date_offset, request_without_key
-from uid2_async.doctor.operator import Role
-from uid2_async.doctor.probe import OperatorProbe
+from uid2_async.doctor.operator import OperatorProbe, Role
 from uid2_async.errors import ConfigError, TransportError
 from uid2_async.models import IdentityScope, ms_from_datetime
 from uid2_async.protocol import base64
