@@ -89,11 +89,6 @@ class RowFiles:
         bool, typer.Option("--force", help="Replace the output file if it exists.")
     ] = False
 
-    @property
-    def output(self) -> Path | None:
-        """The path to write, or None for stdout."""
-        return None if self.target in (None, STDIO) else Path(self.target or "")
-
 
 def values_option(name: str, metavar: str, what: str) -> Any:
     """Declare the option for single values, of which *what* is one."""
@@ -191,10 +186,9 @@ class RowJob:
     def _rewrite(self, name: str, prepare: Callable[[], Work]) -> None:
         """Append columns to the rows of a file."""
         source = None if name == STDIO else Path(name)
-        target = self.files.output
+        target = None if self.files.target in (None, STDIO) else Path(self.files.target)
         file = source if source is not None and source.is_file() else None
-        pair = FilePair(source, target)
-        reading, writing = pair.formats(self.options)
+        reading, writing = FilePair(source, target).formats(self.options)
         with closing(open_reader(source, reading)) as reader:
             self._find_columns(reader)
             reader.select(list(self.wanted.values()), added=self.added)

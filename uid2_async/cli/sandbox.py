@@ -214,16 +214,13 @@ def _check_env_file(path: str, *, force: bool) -> None:
     """Reject an existing file before the sandbox starts. Writing reports the rest."""
     with contextlib.suppress(OSError):
         mode = Path(path).lstat().st_mode
-        if not (force and (stat.S_ISREG(mode) or stat.S_ISLNK(mode))):
-            raise _env_file_error(path, is_file=stat.S_ISREG(mode))
-
-
-def _env_file_error(path: str, *, is_file: bool = True) -> InputError:
-    """Return the error for a path that is taken."""
-    if is_file:
-        hint = "Pass --force to replace it."
-        return InputError(f"{path} already exists.", hint=hint)
-    return InputError(f"{path} is not a file.", hint="Choose another --env-file.")
+        is_file = stat.S_ISREG(mode)
+        if is_file and not force:
+            hint = "Pass --force to replace it."
+            raise InputError(f"{path} already exists.", hint=hint)
+        if not (is_file or (force and stat.S_ISLNK(mode))):
+            hint = "Choose another --env-file."
+            raise InputError(f"{path} is not a file.", hint=hint)
 
 
 def _write_env_file(path: str, settings: Mapping[str, str], *, force: bool) -> None:
@@ -236,8 +233,6 @@ def _write_env_file(path: str, settings: Mapping[str, str], *, force: bool) -> N
         if force:
             Path(path).unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise _env_file_error(path) from None
     except OSError as error:
         cause = error.strerror or type(error).__name__
         raise InputError(

@@ -6,9 +6,9 @@ import codecs
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from uid2_async.bulk.paths import STDIO
+from uid2_async.bulk.paths import STDIO, attempt_read
 from uid2_async.errors import InputError
 from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash, as_identity
 
@@ -40,7 +40,8 @@ def read_lines(arguments: Sequence[str], file: str | None = None) -> Iterator[st
     if file in (None, STDIO):
         yield from _decode("stdin", sys.stdin.buffer)
     else:
-        with _open(file or "") as stream:
+        path = Path(file or "")
+        with attempt_read(path, lambda: path.open("rb")) as stream:
             yield from _decode(file or "", stream)
 
 
@@ -72,12 +73,3 @@ def read_one(argument: str | None, file: str | None) -> str:
 def read_text(path: str) -> str:
     """Read a whole file, or stdin if *path* is ``-``, without outer white space."""
     return "\n".join(read_lines([], path)).strip()
-
-
-def _open(path: str) -> BinaryIO:
-    """Open a file that the user names."""
-    try:
-        return Path(path).open("rb")
-    except OSError as error:
-        cause = error.strerror or type(error).__name__
-    raise InputError(f"{path} cannot be read: {cause}.", hint="Check the path.")
