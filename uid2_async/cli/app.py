@@ -26,7 +26,7 @@ from uid2_async.cli.output import (
     Failure,
     LogFormat,
     LogLevel,
-    discard,
+    discard_unwritten,
     mask,
     on_failure,
     print_json,
@@ -151,10 +151,15 @@ class CommandGroup(TyperGroup):
             warnings.showwarning = _show_warning
             try:
                 code = super().main(_globals_first(arguments), *rest, **extra)
-            except Exception as error:
-                if not _is_usage_error(error):
-                    raise
-                code = _report(_usage_failure(error, arguments))
+            except Exception as error:  # noqa: BLE001 - every failure is reported
+                # Help is printed while the command line is parsed.
+                discard_unwritten(error)
+                failure = (
+                    _usage_failure(error, arguments)
+                    if _is_usage_error(error)
+                    else Failure.of(error)
+                )
+                code = _report(failure)
             finally:
                 LOG.configure(None, LogFormat.TEXT)
         sys.exit(code or ExitCode.OK)
@@ -171,12 +176,21 @@ class CommandGroup(TyperGroup):
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             if _is_usage_error(error):
                 raise
-            if isinstance(error, OSError):
-                discard(sys.stdout)
-            code = _report(Failure.of(error))
+            discard_unwritten(error)
+            command = self.get_command(ctx, ctx.invoked_subcommand)
+            code = _report(Failure.of(error, _options_of(command)))
         else:
             return result
         raise typer.Exit(code)
+
+
+def _options_of(command: Any) -> set[str]:
+    """Return the options of a command and of the commands below it."""
+    below = getattr(command, "commands", {}).values()
+    parameters = [
+        one for each in (command, *below) for one in getattr(each, "params", ())
+    ]
+    return {name for one in parameters for name in one.opts}
 
 
 def _report(failure: Failure) -> ExitCode:

@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from uid2_async._private import printable
+from uid2_async.bulk.paths import attempt_read
 from uid2_async.cli.connection import Connection, run_async
 from uid2_async.cli.options import JsonOption, with_shared_options
 from uid2_async.cli.output import dump_json, print_error, print_lines, print_message
@@ -60,7 +62,7 @@ def load_keys(kind: KeysKind, connection: Connection, file: str | None) -> KeyRi
     if connection.sandbox:
         raise InputError("Give either --keys-file or --sandbox.")
     store = _store(KeyRing(keys={}))
-    if not store.load(file):
+    if not attempt_read(Path(file), lambda: store.load(file)):
         raise InputError(
             f"{file} cannot be read: it does not exist.",
             hint="Write it with 'uid2 keys --save FILE'.",
@@ -107,6 +109,11 @@ def list_keys(
     connection: Connection,
 ) -> None:
     """List the keys for tokens, without their secrets."""
+    if save is not None and (Path(save).is_dir() or not Path(save).parent.is_dir()):
+        raise InputError(
+            f"{save} cannot be written: it is a folder, or its folder does not exist.",
+            hint="Correct --save.",
+        )
     ring = load_keys(kind, connection, keys_file)
     report = _describe(ring, ms_from_datetime(datetime.now(UTC)))
     if as_json:

@@ -28,6 +28,7 @@ from uid2_async.cli.job import JobDisplay, run_job
 from uid2_async.cli.options import (
     FORMATS,
     IDENTIFIERS,
+    MAX_CONCURRENCY,
     RESUMING,
     RULES,
     SENDING,
@@ -48,6 +49,7 @@ from uid2_async.cli.options import (
     with_shared_options,
 )
 from uid2_async.cli.output import print_error
+from uid2_async.cli.values import find_state
 from uid2_async.errors import InputError
 
 _DUE: Final[Mapping[str, Any]] = {
@@ -175,11 +177,14 @@ def map_files(  # noqa: PLR0913 - an option each
         state=None
         if state is None
         else bulk.MappingState(
-            state, recheck_after=recheck, shared_folders=options.shared_folders
+            Path(state), recheck_after=recheck, shared_folders=options.shared_folders
         ),
         delta=delta,
     )
-    head = (options.column or "INPUT", options)
+    head = (
+        options.column or next(iter(options.identifiers.values()), "INPUT"),
+        options,
+    )
     raise typer.Exit(run_job(job, connection, display, head=head))
 
 
@@ -203,7 +208,7 @@ def refresh_people(
         paths={"STATE": state, "--delta": delta},
     )
     options = RefreshOptions(**asking)
-    job = partial(bulk.refresh_state, Path(state), options=options, delta=delta)
+    job = partial(bulk.refresh_state, find_state(state), options=options, delta=delta)
     raise typer.Exit(run_job(job, connection, display))
 
 
@@ -245,6 +250,7 @@ def check_optouts(  # noqa: PLR0913 - an option each
         typer.Option(
             "--optout-concurrency",
             min=1,
+            max=MAX_CONCURRENCY,
             help="Requests in flight when asking by raw UID. Public operators allow 1.",
         ),
     ] = 1,
@@ -274,14 +280,16 @@ def check_optouts(  # noqa: PLR0913 - an option each
     if target is not None:
         status = StatusOptions(**checking, concurrency=optout_concurrency)
         job = partial(bulk.check_file, source, target, options=status)
-    elif by_status:
-        options = JobOptions(**sending, concurrency=optout_concurrency)
-        job = partial(bulk.sweep_by_status, Path(source), options=options, delta=delta)
     else:
-        again = RefreshOptions(
-            **sending, concurrency=concurrency, unchecked_for=unchecked
-        )
-        job = partial(bulk.refresh_state, Path(source), options=again, delta=delta)
+        state = find_state(source, "Check the path. A file of raw UIDs needs OUT.")
+        if by_status:
+            options = JobOptions(**sending, concurrency=optout_concurrency)
+            job = partial(bulk.sweep_by_status, state, options=options, delta=delta)
+        else:
+            again = RefreshOptions(
+                **sending, concurrency=concurrency, unchecked_for=unchecked
+            )
+            job = partial(bulk.refresh_state, state, options=again, delta=delta)
 
     def left_out(summary: JobSummary) -> ExitCode:
         if target is None or not drop or keeps_others or not summary.other:
@@ -304,7 +312,10 @@ def estimate_files(
     latency: Annotated[
         float,
         typer.Option(
-            "--latency", min=0, help="Seconds that the operator takes per request."
+            "--latency",
+            min=0,
+            max=3_600,
+            help="Seconds that the operator takes per request.",
         ),
     ] = 0.5,
     processes: Annotated[

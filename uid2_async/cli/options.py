@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial, wraps
-from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
 import attrs
@@ -50,21 +49,43 @@ what_option, how_option, output_option, database_option, speed_option, format_op
 )
 
 
-class PanelCommand(TyperCommand):
-    """A command whose options are listed in panels."""
+# Arguments and options with one of these are paths and names. A shell that expands an
+# unset variable passes them empty, and an empty path means the current folder.
+_NEVER_EMPTY: Final = {
+    *("IN", "OUT", "[OUT]", "STATE", "FILE", "FILE.prom", "DIR", "FOLDER"),
+    *("COL", "NAME", "SQL", "TABLE"),
+}
+
+
+class Command(TyperCommand):
+    """A command that rejects empty paths and names, and can list options in panels."""
+
+    in_panels = False
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line, and reject paths and names that are empty."""
+        rest = super().parse_args(ctx, args)
+        parameter: Any
+        for parameter in self.get_params(ctx):
+            value = ctx.params.get(parameter.name or "")
+            is_empty = value == "" or (isinstance(value, list | tuple) and "" in value)
+            if is_empty and parameter.metavar in _NEVER_EMPTY:
+                raise typer.BadParameter("it is empty.", ctx=ctx, param=parameter)
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, the panels, and the options without a panel."""
-        sections: dict[str, list[Any]] = {
-            "Arguments": [],
-            **{one: [] for one in PANELS},
-        }
+        if not self.in_panels:
+            super().format_options(ctx, formatter)
+            return
+        sections: dict[str, list[Any]] = {"Arguments": []}
+        sections.update((title, []) for title in PANELS)
         for parameter in self.get_params(ctx):
-            is_option = parameter.param_type_name == "option"
-            panel = getattr(parameter, "rich_help_panel", None) or "Other options"
             record = parameter.get_help_record(ctx)
+            title = getattr(parameter, "rich_help_panel", None) or "Other options"
+            if parameter.param_type_name == "argument":
+                title = "Arguments"
             if record is not None:
-                title = panel if is_option else "Arguments"
                 sections.setdefault(title, []).append(record)
         for title, records in sections.items():
             if records:
@@ -72,6 +93,12 @@ class PanelCommand(TyperCommand):
                     if self.name == "map" and title in PANELS:
                         formatter.write_text(f"Example: {PANELS[title]}")
                     formatter.write_dl(records)
+
+
+class PanelCommand(Command):
+    """A command whose options are listed in panels."""
+
+    in_panels = True
 
 
 # --- options of several commands ------------------------------------------------------
@@ -156,7 +183,7 @@ StateArgument = Annotated[
     str, typer.Argument(metavar="STATE", help="The state file that --state created.")
 ]
 StateOption = Annotated[
-    Path | None,
+    str | None,
     how_option(
         "--state",
         metavar="FILE",
@@ -180,11 +207,14 @@ KeyOption = Annotated[
         help="An input column to include in the delta. Can be repeated.",
     ),
 ]
+# Each request in flight needs a connection, and so a file descriptor.
+MAX_CONCURRENCY: Final = 10_000
 ConcurrencyOption = Annotated[
     int,
     speed_option(
         "--concurrency",
         min=1,
+        max=MAX_CONCURRENCY,
         help="The maximum number of requests in flight. Operators allow up to 20.",
     ),
 ]
@@ -445,8 +475,8 @@ def with_shared_options(
         flat.__annotations__ = {one.name: one.annotation for one in parameters.values()}
         signature = inspect.Signature(list(parameters.values()))
         flat.__signature__ = signature  # type: ignore[attr-defined] # PEP 362
-        if in_panels:
-            flat.command_class = PanelCommand  # type: ignore[attr-defined] # for the tree
+        kind = PanelCommand if in_panels else Command
+        flat.command_class = kind  # type: ignore[attr-defined] # for the tree
         return flat
 
     return decorate

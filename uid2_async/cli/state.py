@@ -17,10 +17,16 @@ from uid2_async.bulk.private_files import open_private
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import StateStatistics
 from uid2_async.cli.connection import run_async
-from uid2_async.cli.options import ForceOption, JobJsonOption, KindOption, StateArgument
+from uid2_async.cli.options import (
+    Command,
+    ForceOption,
+    JobJsonOption,
+    KindOption,
+    StateArgument,
+)
 from uid2_async.cli.output import dump_json, print_lines, print_message
 from uid2_async.cli.report import write_page
-from uid2_async.cli.values import read_lines
+from uid2_async.cli.values import find_state, read_lines
 from uid2_async.errors import InputError
 from uid2_async.protocol.wire import iso
 
@@ -44,9 +50,7 @@ OutOption = Annotated[
 
 def _find(path: str) -> MappingState:
     """Return a closed state, which must exist."""
-    if not Path(path).is_file():
-        raise InputError(f"There is no state {path}.", hint="Check the path.")
-    return MappingState(Path(path))
+    return MappingState(find_state(path))
 
 
 def _run(state: MappingState, job: Callable[[MappingState], Awaitable[T]]) -> T:
@@ -59,7 +63,7 @@ def _run(state: MappingState, job: Callable[[MappingState], Awaitable[T]]) -> T:
     return run_async(run())
 
 
-@state_app.command()
+@state_app.command(cls=Command)
 def show(state: StateArgument, *, as_json: JobJsonOption = False) -> None:
     """Show counts of a state: by type and status, what is due, and the age."""
     counts = _run(_find(state), MappingState.statistics)
@@ -95,7 +99,7 @@ def _facts(counts: StateStatistics) -> dict[str, Any]:
     }
 
 
-@state_app.command()
+@state_app.command(cls=Command)
 def export(
     state: StateArgument, target: OutOption, *, force: ForceOption = False
 ) -> None:
@@ -104,7 +108,7 @@ def export(
     print_message("info", f"{count:,} identities written.")
 
 
-@state_app.command()
+@state_app.command(cls=Command)
 def report(
     state: StateArgument,
     *,
@@ -138,7 +142,7 @@ def _write_report(figures: StateStatistics, target: Location) -> None:
         target.deliver(whole)
 
 
-@state_app.command()
+@state_app.command(cls=Command)
 def delta(
     state: StateArgument,
     target: OutOption,
@@ -162,7 +166,7 @@ def delta(
     print_message("info", f"{count:,} changes written.")
 
 
-@state_app.command()
+@state_app.command(cls=Command)
 def purge(
     state: StateArgument,
     *,
@@ -192,7 +196,7 @@ def purge(
     print_message("info", f"{count:,} of {len(lines):,} were found and deleted.")
 
 
-@state_app.command()
+@state_app.command(cls=Command)
 def vacuum(state: StateArgument) -> None:
     """Return unused disk space to the file system."""
     before = Path(state).stat().st_size if Path(state).is_file() else 0

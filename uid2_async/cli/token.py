@@ -16,6 +16,7 @@ from uid2_async.cli.connection import Connection
 from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.keys import KeysFileOption, KeysKind, KeysOption, kind_of, load_keys
 from uid2_async.cli.options import (
+    Command,
     JsonOption,
     KindOption,
     ValueFileOption,
@@ -43,7 +44,7 @@ _ValueArgument = Annotated[
 ]
 
 
-@token_app.command()
+@token_app.command(cls=Command)
 @with_shared_options()
 def generate(
     value: _ValueArgument = None,
@@ -68,7 +69,7 @@ def generate(
     _print_tokens(answer)
 
 
-@token_app.command()
+@token_app.command(cls=Command)
 @with_shared_options()
 def refresh(
     file: Annotated[
@@ -90,7 +91,7 @@ def refresh(
     _print_tokens(answer)
 
 
-@token_app.command()
+@token_app.command(cls=Command)
 @with_shared_options()
 def validate(
     value: Annotated[

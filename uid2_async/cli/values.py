@@ -12,12 +12,29 @@ from uid2_async.bulk.paths import STDIO, attempt_read
 from uid2_async.errors import InputError
 from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash, as_identity
 
+# The first bytes of a SQLite file that is not empty.
+_DATABASE: Final = b"SQLite format 3\0"
 _TYPES: Final = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
 
 
 def as_kind(value: str, kind: str | None) -> Identity:
     """Make an identity of *kind*; if it is None, a leading ``+`` means a phone."""
     return as_identity(value) if kind is None else _TYPES[kind](value)
+
+
+def find_state(path: str, hint: str = "Check the path.") -> Path:
+    """Return the path of a state, which must exist.
+
+    Raises:
+        InputError: If there is no such file, or it is not a database.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"There is no state {path}.", hint=hint)
+    with attempt_read(file, lambda: file.open("rb")) as stream:
+        if stream.read(len(_DATABASE)) not in (_DATABASE, b""):
+            raise InputError(f"{path} is not a state.", hint=hint)
+    return file
 
 
 def read_lines(arguments: Sequence[str], file: str | None = None) -> Iterator[str]:
