@@ -22,7 +22,7 @@ from uid2_async import IdentityScope, errors
 from uid2_async._private import http_logger, logger
 from uid2_async.cli.app import app
 from uid2_async.cli.output import Failure, dump_json, print_error, print_lines
-from uid2_async.cli.report import render, write_section
+from uid2_async.cli.state import render, write_section
 from uid2_async.testing import OperatorThread
 
 STEERING = "a\x1b[2J\x9b\x7f\nforged\u2028\u202e\udce9b"

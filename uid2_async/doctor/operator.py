@@ -260,7 +260,7 @@ def _shifts(hint: float | None) -> Iterator[float]:
         yield from (hour * _HOUR_SECONDS, -hour * _HOUR_SECONDS)
 
 
-# --- what the outcomes show ------------------------------------------------------------
+# --- what the outcomes show -----------------------------------------------------------
 
 
 class Role(StrEnum):
