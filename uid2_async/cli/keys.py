@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -26,7 +26,12 @@ from uid2_async.protocol.wire import iso
 if TYPE_CHECKING:
     from uid2_async.keystore import KeyStore
 
-_COLUMNS = ("id", "keyset_id", "created", "activates", "expires", "state")
+_SETTINGS: Final = (
+    *("identity_scope", "caller_site_id", "master_keyset_id", "default_keyset_id"),
+    *("token_expiry_seconds", "max_sharing_lifetime_seconds"),
+    *("max_bidstream_lifetime_seconds", "allow_clock_skew_seconds"),
+)
+_COLUMNS: Final = ("id", "keyset_id", "created", "activates", "expires", "state")
 
 
 class KeysKind(StrEnum):
@@ -131,20 +136,12 @@ def _describe(ring: KeyRing, now_ms: int) -> dict[str, Any]:
     """Return the fields of ``--json``, without secrets."""
     return {
         "kind": kind_of(ring).value,
-        "identity_scope": ring.identity_scope.value,
-        "caller_site_id": ring.caller_site_id,
-        "master_keyset_id": ring.master_keyset_id,
-        "default_keyset_id": ring.default_keyset_id,
-        "token_expiry_seconds": ring.token_expiry_seconds,
-        "max_sharing_lifetime_seconds": ring.max_sharing_lifetime_seconds,
-        "max_bidstream_lifetime_seconds": ring.max_bidstream_lifetime_seconds,
-        "allow_clock_skew_seconds": ring.allow_clock_skew_seconds,
+        **{name: getattr(ring, name) for name in _SETTINGS},
         "keys": [_describe_key(key, now_ms) for key in ring.keys.values()],
     }
 
 
 def _describe_key(key: Key, now_ms: int) -> dict[str, Any]:
-    """Return the fields of a key."""
     if key.is_active(now_ms):
         state = "active"
     else:
@@ -173,7 +170,6 @@ def _key_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Pad the cells to align the columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

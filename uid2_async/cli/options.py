@@ -274,7 +274,6 @@ def parse_duration(text: str, option: str) -> timedelta:
 
 
 def _identifier(kind: str, words: str) -> Any:
-    """Declare the option for the column of one kind of identifier."""
     option = what_option(
         f"--{kind.replace('_', '-')}",
         metavar="COL",
@@ -485,7 +484,6 @@ def with_shared_options(
 def _parameters(
     owner: type, options: Mapping[str, Any]
 ) -> dict[str, inspect.Parameter]:
-    """Make a parameter for each of *options*."""
     fields, types = attrs.fields_dict(owner), get_type_hints(owner)
     return {
         name: inspect.Parameter(

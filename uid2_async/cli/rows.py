@@ -184,7 +184,6 @@ class RowJob:
             )
 
     def _rewrite(self, name: str, prepare: Callable[[], Work]) -> None:
-        """Append columns to the rows of a file."""
         source = None if name == STDIO else Path(name)
         target = None if self.files.target in (None, STDIO) else Path(self.files.target)
         file = source if source is not None and source.is_file() else None
@@ -222,7 +221,6 @@ class RowJob:
                 find_column(reader.header, name, name=reader.name, hint=hint)
 
     def _write(self, reader: Reader, output: Output, work: Work) -> None:
-        """Write row after row."""
         while True:
             rows = reader.take(CHUNK_ROWS)
             if rows is None:
@@ -321,7 +319,6 @@ def encrypt_uids(
 def _encrypter(
     ring: KeyRing, identity_type: IdentityType | None, keyset_id: int | None
 ) -> Work:
-    """Return a function that encrypts raw UIDs in bulk."""
     from uid2_async.sharing import SharingClient  # noqa: PLC0415 - imports aiohttp
 
     client = SharingClient(ring)
@@ -424,7 +421,6 @@ def decrypt_tokens(
 
 
 def _decrypter(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
-    """Return a function that decrypts tokens in bulk."""
     from uid2_async.bidstream import BidstreamClient  # noqa: PLC0415 - imports aiohttp
     from uid2_async.sharing import SharingClient  # noqa: PLC0415 - as above
 
@@ -518,7 +514,6 @@ def _hash(identities: Sequence[str], kind: Kind | None) -> Columns:
 
 
 def _hash_phones(identities: Sequence[str], country: str) -> Columns:
-    """Hash phone numbers in the national format of a country."""
     found = [to_sendable(one, country) for one in identities]
     # An empty string keeps the position of a fault.
     texts = ["" if isinstance(one, PhoneFault) else one for one in found]

@@ -96,7 +96,6 @@ def show(state: StateArgument, *, as_json: JobJsonOption = False) -> None:
 
 
 def _facts(counts: StateStatistics) -> dict[str, Any]:
-    """List the facts of a state."""
     rows = {f"{kind} {status}": n for (kind, status), n in counts.rows.items()}
     last = counts.runs[-1] if counts.runs else None
     oldest = counts.oldest_check
@@ -243,14 +242,12 @@ def write_page(figures: StateStatistics) -> str:
 
 
 def _instant(seconds: int | None) -> str | None:
-    """Format a time for people."""
     if seconds is None:
         return None
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _people(figures: StateStatistics) -> str:
-    """Mapped, opted out, invalid."""
     names = {"mapped": "mapped", "optout": "opted out", "invalid identifier": "invalid"}
     counts = {name: dict.fromkeys(IdentityType, 0) for name in names.values()}
     for (kind, status), number in figures.rows.items():
@@ -272,7 +269,6 @@ def _people(figures: StateStatistics) -> str:
 
 
 def _due(figures: StateStatistics) -> str:
-    """Raw UIDs that become due, by day."""
     today = datetime.fromtimestamp(figures.now, UTC).date()
     days = [(today + timedelta(days)).isoformat() for days in range(DUE_DAYS)]
     rows = [
@@ -297,7 +293,6 @@ def _due(figures: StateStatistics) -> str:
 
 
 def _opt_outs(figures: StateStatistics) -> str:
-    """Opt-outs over time."""
     today = datetime.fromtimestamp(figures.now, UTC).date()
     starts = range(0, OPT_OUT_DAYS, _WEEK)[::-1]
     counts = [sum(figures.opt_outs[ago : ago + _WEEK]) for ago in starts]
@@ -329,7 +324,6 @@ def _with_shares(counts: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _versions(figures: StateStatistics) -> str:
-    """Raw UIDs by version."""
     names = {2: "version 2", 3: "version 3", 4: "version 4", None: "none known"}
     found = {
         name: figures.versions.get(version, 0)
@@ -347,7 +341,6 @@ def _versions(figures: StateStatistics) -> str:
 
 
 def _ages(figures: StateStatistics) -> str:
-    """Identities by when they were checked."""
     starts = [0, *AGE_DAYS]
     labels = [
         "less than a day" if start == 0 else f"{start} to {end} days"

@@ -300,7 +300,6 @@ _BY_STATUS: Final = {
 
 
 def _explain_no_reply(error: UID2Error, *, https: bool) -> Verdict:
-    """Explain why there is no reply."""
     hung_up = isinstance(error, ConnectError) and error.disconnected
     garbled = isinstance(error, ProtocolError) and error.unparseable_http
     if not https and (hung_up or garbled):

@@ -186,7 +186,6 @@ class OperatorProbe:
         self.outcomes[ProbeEndpoint.REFRESH] = outcome
 
     async def _call(self, endpoint: ProbeEndpoint) -> None:
-        """Make a call, and store its outcome."""
         self.outcomes[endpoint] = await self._run(_CALLS[endpoint](self._client))
 
     async def _run(self, call: Awaitable[object]) -> CallOutcome:
@@ -375,7 +374,6 @@ def _find_inconclusive(outcomes: CallOutcomes) -> UID2Error | None:
 
 
 def _list(roles: Mapping[Role, bool | None], *, has: bool) -> str:
-    """List the roles that the key has, or those that it lacks."""
     named = [role for role, found in roles.items() if found is has]
     return ", ".join(named) or "nothing"
 
@@ -551,7 +549,6 @@ def _find_fault(ring: KeyRing, scope: IdentityScope, now_ms: int) -> Verdict | N
 
 
 def _count_active(ring: KeyRing, now_ms: int) -> int:
-    """Return the number of active keys."""
     return sum(key.is_active(now_ms) for key in ring.keys.values())
 
 
