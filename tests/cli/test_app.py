@@ -184,6 +184,7 @@ def test_the_log_stays_silent(uid2: Uid2) -> None:
         (["token", "refresh", ""], "FILE"),
         (["keys", "--save", ""], "--save"),
         (["sandbox", "--data", ""], "--data"),
+        (["sandbox", "--host", ""], "--host"),
     ],
 )
 def test_no_path_or_name_is_empty(uid2: Uid2, line: list[str], name: str) -> None:
@@ -199,6 +200,7 @@ def test_no_path_or_name_is_empty(uid2: Uid2, line: list[str], name: str) -> Non
     [
         (["refresh", "nowhere.db"], "There is no state nowhere.db."),
         (["refresh", "in.csv"], "in.csv is not a state."),
+        (["refresh", "/dev/stdin"], "/dev/stdin is not a state."),
         (["optout-status", "in.csv"], "A file of raw UIDs needs OUT."),
         (["state", "show", "in.csv"], "in.csv is not a state."),
         (["map", "in.csv", "out.csv", "--state", "/"], "/ is not a file."),

@@ -53,7 +53,7 @@ what_option, how_option, output_option, database_option, speed_option, format_op
 # unset variable passes them empty, and an empty path means the current folder.
 _NEVER_EMPTY: Final = {
     *("IN", "OUT", "[OUT]", "STATE", "FILE", "FILE.prom", "DIR", "FOLDER"),
-    *("COL", "NAME", "SQL", "TABLE"),
+    *("COL", "NAME", "SQL", "TABLE", "ADDRESS"),
 }
 
 
@@ -69,7 +69,9 @@ class Command(TyperCommand):
         for parameter in self.get_params(ctx):
             value = ctx.params.get(parameter.name or "")
             is_empty = value == "" or (isinstance(value, list | tuple) and "" in value)
-            if is_empty and parameter.metavar in _NEVER_EMPTY:
+            if not is_empty or ctx.resilient_parsing:
+                continue
+            if parameter.metavar in _NEVER_EMPTY:
                 raise typer.BadParameter("it is empty.", ctx=ctx, param=parameter)
         return rest
 

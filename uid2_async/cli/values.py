@@ -26,14 +26,17 @@ def find_state(path: str, hint: str = "Check the path.") -> Path:
     """Return the path of a state, which must exist.
 
     Raises:
-        InputError: If there is no such file, or it is not a database.
+        InputError: If it does not exist, or is not a database.
     """
     file = Path(path)
     if not file.exists():
         raise InputError(f"There is no state {path}.", hint=hint)
-    with attempt_read(file, lambda: file.open("rb")) as stream:
-        if stream.read(len(_DATABASE)) not in (_DATABASE, b""):
-            raise InputError(f"{path} is not a state.", hint=hint)
+    start = b"not a file"
+    if file.is_file():
+        with attempt_read(file, lambda: file.open("rb")) as stream:
+            start = stream.read(len(_DATABASE))
+    if start not in (_DATABASE, b""):
+        raise InputError(f"{path} is not a state.", hint=hint)
     return file
 
 
