@@ -158,7 +158,7 @@ def test_every_command_is_in_the_reference(site: Path) -> None:
     def check(command: Any, path: str) -> None:
         for option in options_of(command):
             assert f"{path}.{option}" in entries
-        for name, below in getattr(command, "commands", {}).items():
-            check(below, f"{path}-{name}")
+        for name in getattr(command, "commands", ()):
+            check(command.get_command(None, name), f"{path}-{name}")
 
     check(get_command(app), "uid2")
