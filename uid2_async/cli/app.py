@@ -195,9 +195,7 @@ def _options_of(command: Any) -> set[str]:
 
 def _report(failure: Failure) -> ExitCode:
     """Report a failure through the running command, and return the exit code."""
-    report = on_failure.get()
-    assert report is not None  # noqa: S101 - by main
-    report(failure)
+    on_failure.get()(failure)
     return failure.exit_code
 
 

@@ -57,10 +57,6 @@ class ReportStream:
         """Delegate everything else to the stream."""
         return getattr(self._stream, name)
 
-    def __repr__(self) -> str:
-        """Show the stream."""
-        return f"<ReportStream {self._stream!r}>"
-
 
 def discard(stream: Any) -> None:
     """Redirect a standard stream and its buffered data to the null device."""
@@ -238,8 +234,8 @@ class Failure:
         }
 
 
-on_failure: ContextVar[Callable[[Failure], object] | None] = ContextVar(
-    "on_failure", default=None
+on_failure: ContextVar[Callable[[Failure], object]] = ContextVar(
+    "on_failure", default=Failure.print
 )
 """Set by the running command: reports a failure in its own way."""
 
