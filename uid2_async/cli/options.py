@@ -44,6 +44,12 @@ PANELS: Final = {
 }
 """The panels in order, each with an example."""
 
+what_option: Callable[..., Any]
+how_option: Callable[..., Any]
+output_option: Callable[..., Any]
+database_option: Callable[..., Any]
+speed_option: Callable[..., Any]
+format_option: Callable[..., Any]
 what_option, how_option, output_option, database_option, speed_option, format_option = (
     partial(typer.Option, rich_help_panel=panel) for panel in PANELS
 )
