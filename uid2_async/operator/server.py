@@ -17,7 +17,7 @@ from uid2_async._portal import Portal
 from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import Identity, as_identity, datetime_from_ms
-from uid2_async.operator.app import Runner, make_app
+from uid2_async.operator.app import make_runner
 from uid2_async.operator.console.console import Console, Guard
 from uid2_async.operator.data import Credentials, OperatorData
 from uid2_async.operator.indexes import DataIndex
@@ -80,7 +80,7 @@ class LocalOperator(Unpicklable):
         )
         self._host = host
         self._port = port
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
         self._url: str | None = None
 
     # --- lifecycle --------------------------------------------------------------------
@@ -90,8 +90,11 @@ class LocalOperator(Unpicklable):
 
         Raises:
             OSError: If the address is in use.
+            RuntimeError: If the operator is already running.
         """
-        runner = Runner(make_app(self._index, self._state, self._console))
+        if self._runner is not None:
+            raise RuntimeError("The operator is already running.")
+        runner = make_runner(self._index, self._state, self._console)
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host, self._port).start()
@@ -201,11 +204,18 @@ class LocalOperator(Unpicklable):
             times: The number of requests to affect.
             path: Affect only requests to this path, such as ``/v3/identity/map``.
                 Defaults to all paths.
+
+        Raises:
+            InputError: If *times* is less than 1.
         """
         self._state.arm(fault, times=times, path=path)
 
     def advance(self, seconds: float) -> None:
-        """Move the operator's clock forward by *seconds*."""
+        """Move the operator's clock forward by *seconds*.
+
+        Raises:
+            InputError: If the clock would leave the years 1 to 9999.
+        """
         self._state.advance(seconds)
 
     @property

@@ -11,7 +11,11 @@ from threading import Lock
 import attrs
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.models import ms_from_datetime
+from uid2_async.errors import InputError
+from uid2_async.models import datetime_from_ms, ms_from_datetime
+from uid2_async.operator.http_messages import clean_path
+
+_STATUSES = range(200, 600)
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +53,20 @@ class Fault:
     clock_offset: float = 0.0
     date: bool = False
 
+    def __attrs_post_init__(self) -> None:
+        """Reject what cannot be sent.
+
+        Raises:
+            InputError: If *status* is not between 200 and 599, or *cut_after* is
+                negative.
+        """
+        if self.status is not None and self.status not in _STATUSES:
+            raise InputError("The status of a fault must be between 200 and 599.")
+        if self.cut_after is not None and self.cut_after < 0:
+            raise InputError("cut_after must not be negative.")
+
+
+NO_FAULT = Fault()
 
 # The log of a long-running sandbox must not fill the memory.
 _CALLS_KEPT = 10_000
@@ -119,9 +137,20 @@ class OperatorState:
         return ms_from_datetime(self._clock()) + self._offset_ms
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward by *seconds*, or back if it is negative."""
+        """Move the clock forward by *seconds*, or back if it is negative.
+
+        Raises:
+            InputError: If the clock would leave the years 1 to 9999.
+        """
         with self._lock:
-            self._offset_ms += round(seconds * 1000)
+            try:
+                offset_ms = self._offset_ms + round(seconds * 1000)
+                datetime_from_ms(ms_from_datetime(self._clock()) + offset_ms)
+            except (OverflowError, ValueError):
+                raise InputError(
+                    "The operator's clock must stay between the years 1 and 9999."
+                ) from None
+            self._offset_ms = offset_ms
 
     @property
     def clock_offset_ms(self) -> int:
@@ -134,7 +163,14 @@ class OperatorState:
             self._offset_ms = 0
 
     def arm(self, fault: Fault, *, times: int, path: str | None) -> None:
-        """Inject *fault* into the next *times* calls, or only into those of *path*."""
+        """Inject *fault* into the next *times* calls, or only into those of *path*.
+
+        Raises:
+            InputError: If *times* is less than 1.
+        """
+        if times < 1:
+            raise InputError("A fault must be injected at least once.")
+        path = None if path is None else clean_path(path)
         with self._lock:
             self._ever_armed += 1
             number = self._ever_armed

@@ -27,7 +27,7 @@ from uid2_async.operator.console import views
 from uid2_async.operator.console.calls import Exchange, ExchangeLog, check_key
 from uid2_async.operator.console.views import inspection_view
 from uid2_async.operator.data import OperatorData
-from uid2_async.operator.http_messages import JSON, HttpReply, HttpRequest
+from uid2_async.operator.http_messages import JSON, TOO_LONG, HttpReply, HttpRequest
 from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import Fault, OperatorState, RecordedCall
 from uid2_async.protocol import base64
@@ -384,13 +384,16 @@ class Console:
         self.exchanges.clear()
         self.names.maps[0].clear()
 
-    def answer(self, request: HttpRequest) -> HttpReply:
-        """Answer a request for the console."""
+    def answer(self, request: HttpRequest, body: bytes | None) -> HttpReply:
+        """Answer a request for the console. A *body* of None was too long."""
         why = self._guard.refusal(request, page=request.path == "/")
-        reply = self._route(request) if why is None else _error(403, why)
+        if why is not None:
+            reply = _error(403, why)
+        else:
+            reply = TOO_LONG if body is None else self._route(request, body)
         return attrs.evolve(reply, headers={**SECURITY_HEADERS, **reply.headers})
 
-    def _route(self, request: HttpRequest) -> HttpReply:
+    def _route(self, request: HttpRequest, body: bytes) -> HttpReply:
         """Dispatch a request to a command, a file or a view."""
         name = request.path.removeprefix(f"{_PREFIX}/")
         allowed = "POST" if name in _COMMANDS else "GET"
@@ -398,11 +401,11 @@ class Console:
             reply = _error(405, f"Use {allowed}.")
             return attrs.evolve(reply, headers={"Allow": allowed})
         if name in _COMMANDS:
-            return self._run_command(name, request.body)
+            return self._run_command(name, body)
         if request.path in _FILES:
             file, kind = _FILES[request.path]
-            body = (_PAGE / file).read_bytes()
-            return HttpReply(status=200, content_type=kind, body=body)
+            content = (_PAGE / file).read_bytes()
+            return HttpReply(status=200, content_type=kind, body=content)
         return self._show(name, request.headers.get("Host", ""))
 
     def _run_command(self, name: str, body: bytes) -> HttpReply:
