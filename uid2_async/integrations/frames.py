@@ -45,6 +45,7 @@ from uid2_async.integrations._frame_kinds import (
     open_frame,
     temporary_file,
 )
+from uid2_async.integrations.arrow import OutcomeBuffer
 from uid2_async.models import Identity, MapRow, kind_and_value
 
 if TYPE_CHECKING:
@@ -174,20 +175,16 @@ def to_arrow(identities: Sequence[Identity | str], rows: Sequence[MapRow]) -> pa
     _require_extra()
     arrow = load_arrow()
     pairs = list(map(kind_and_value, identities))
-    buckets = any(row.bucket_id is not None for row in rows)
-    formatter = OutcomeColumns([""], buckets=buckets)
-    output = _AddedColumns(FileFormatOptions(), formatter.contents)
-    columns, _ = formatter.make([rows])
-    added = output.format(None, columns)[0]
-    table = arrow.table(
+    batch = arrow.RecordBatch.from_pydict(
         {
             VALUE_NAME: arrow.array([value for _, value in pairs], "string"),
             KIND_NAME: arrow.array([kind for kind, _ in pairs], "string"),
         }
     )
-    for field in added.schema:
-        table = table.append_column(field, added.column(field.name))
-    return table
+    buckets = any(row.bucket_id is not None for row in rows)
+    outcomes = OutcomeBuffer(OutcomeColumns([""], buckets=buckets))
+    outcomes.append(rows)
+    return arrow.Table.from_batches([outcomes.take(batch)])
 
 
 def to_pandas(
