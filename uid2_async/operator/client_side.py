@@ -30,7 +30,6 @@ from uid2_async.operator.java import (
 from uid2_async.operator.minting import CLIENT_SIDE
 from uid2_async.operator.tokens import (
     IdentityInput,
-    InputFault,
     generate_for,
     read_identity_input,
 )
@@ -88,13 +87,9 @@ def _read_hash(index: DataIndex, fields: Mapping[str, object]) -> IdentityInput:
     hashes = {key: fields.get(key) for key in _HASHES}
     if hashes["phone_hash"] is not None and not phones:
         raise client_error("phone support not enabled")
-    identity = read_identity_input(index, hashes)
-    if identity is InputFault.MISSING:
-        which = "exactly one of: email_hash, phone_hash" if phones else "email_hash"
-        raise client_error(f"please provide {which}")
-    if isinstance(identity, InputFault):
-        raise client_error("Invalid Identifier")
-    return identity
+    which = "exactly one of: email_hash, phone_hash" if phones else "email_hash"
+    missing = client_error(f"please provide {which}")
+    return read_identity_input(index, hashes, missing=missing)
 
 
 _LONG: Final = range(-(2**63), 2**63)

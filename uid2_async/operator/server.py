@@ -70,13 +70,10 @@ class LocalOperator(Unpicklable):
         self._state = OperatorState(clock)
         if data is None:
             data = OperatorData.sample(base=datetime_from_ms(self._state.now_ms()))
-        self._data = data
         self._index = DataIndex(data)
         guard = Guard(host, allowed_hosts=allowed_hosts, token=control_token)
         self._console = (
-            Console(data, self._index, self._state, operator=self, guard=guard)
-            if console
-            else None
+            Console(self._index, self._state, guard=guard) if console else None
         )
         self._host = host
         self._port = port
@@ -134,7 +131,7 @@ class LocalOperator(Unpicklable):
     def __repr__(self) -> str:
         """Return the scope and the URL."""
         where = "stopped" if self._url is None else self._url
-        return f"<LocalOperator {self._data.scope} {where}>"
+        return f"<LocalOperator {self.data.scope} {where}>"
 
     # --- what a client needs ----------------------------------------------------------
 
@@ -152,12 +149,12 @@ class LocalOperator(Unpicklable):
     @property
     def data(self) -> OperatorData:
         """The data that the operator was created with."""
-        return self._data
+        return self._index.data
 
     @property
     def credentials(self) -> Mapping[str, Credentials]:
         """API keys and secrets by role or name, such as ``publisher``."""
-        return self._data.credentials
+        return self.data.credentials
 
     @property
     def api_key(self) -> str:
@@ -235,10 +232,11 @@ class LocalOperator(Unpicklable):
 
     def reset(self) -> None:
         """Undo opt-outs, opt-ins and clock changes, and clear the calls and faults."""
-        self._state.reset()
-        self._index.opt_outs.reset()
         if self._console is not None:
             self._console.reset()
+        else:
+            self._state.reset()
+            self._index.opt_outs.reset()
 
 
 def _url_of(host: str, port: int) -> str:
