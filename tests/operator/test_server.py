@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import math
 import os
@@ -219,6 +220,13 @@ async def test_an_operator_is_entered_once_at_a_time() -> None:
             await operator.__aenter__()
     async with operator:
         assert operator.url
+
+
+def test_a_thread_takes_the_arguments_of_the_class() -> None:
+    """All of them, with the same defaults."""
+    parameters = inspect.signature(LocalOperator).parameters
+
+    assert inspect.signature(LocalOperator.in_thread).parameters == parameters
 
 
 def test_the_built_in_world_begins_on_the_day_of_the_clock() -> None:

@@ -304,8 +304,18 @@ def origin_allowed(origin: str | None, domains: Collection[str]) -> bool:
 
 
 def app_allowed(name: str, app_names: Collection[str]) -> bool:
-    """Return whether *name* is one of the site's *app_names*, ignoring case."""
-    return any(_equal_ignoring_case(name, other) for other in app_names)
+    """Return whether *name* is one of the site's *app_names*.
+
+    Compare like Java's ``equalsIgnoreCase``, character by character.
+    """
+    return any(
+        len(name) == len(other)
+        and all(
+            a.upper() == b.upper() or a.lower() == b.lower()
+            for a, b in zip(name, other, strict=True)
+        )
+        for other in app_names
+    )
 
 
 def _host_name(origin: str) -> str | None:
@@ -335,12 +345,4 @@ def _suffix_list() -> PublicSuffixList:
     raise ImportError(
         "Checking an Origin requires the public suffix list. Install it with: "
         "pip install 'uid2-async[sandbox]'"
-    )
-
-
-def _equal_ignoring_case(one: str, other: str) -> bool:
-    """Compare like Java's ``equalsIgnoreCase``, character by character."""
-    return len(one) == len(other) and all(
-        a.upper() == b.upper() or a.lower() == b.lower()
-        for a, b in zip(one, other, strict=True)
     )

@@ -118,12 +118,22 @@ class LocalOperator(Unpicklable):
         port: int = 0,
         clock: Callable[[], datetime] | None = None,
         console: bool = False,
+        allowed_hosts: Collection[str] = (),
+        control_token: str = "",
     ) -> Iterator[Self]:
         """Run an operator in a thread with its own event loop.
 
         This is a sync context manager. Arguments and errors are those of the class.
         """
-        operator = cls(data, host=host, port=port, clock=clock, console=console)
+        operator = cls(
+            data,
+            host=host,
+            port=port,
+            clock=clock,
+            console=console,
+            allowed_hosts=allowed_hosts,
+            control_token=control_token,
+        )
         with Portal("uid2-operator") as portal:
             portal.open(operator)
             yield operator

@@ -257,14 +257,11 @@ def _decrypt_inner(index: DataIndex, text: str) -> RefreshToken:
     """Decrypt the inner token."""
     try:
         token = decrypt_inner_token(text, index.keysets.key)
-    except RefreshTokenError as error:
-        malformed = error.reason.malformed
-    else:
         if token.scope is index.scope:
             return token
-        malformed = True
-    if not malformed:
-        raise unknown_error("Unknown error while refreshing token v2")
+    except RefreshTokenError as error:
+        if not error.reason.malformed:
+            raise unknown_error("Unknown error while refreshing token v2") from None
     raise _invalid_token()
 
 

@@ -407,7 +407,7 @@ class Console:
     def _show(self, name: str, host: str) -> HttpReply:
         """Return the view *name*, which may end with a number."""
         if name == "operator":
-            return _json(views.operator_view(self.index.data, f"http://{host}"))
+            return _json(views.operator_view(self.index, f"http://{host}"))
         what, _, number = name.partition("/")
         if _NUMBER.fullmatch(number):
             if what == "updates":
