@@ -242,11 +242,12 @@ class OptOuts:
         self._raw_uids[flh] = recorded
         self._since[recorded] = since
 
-    def remove(self, flh: bytes) -> None:
-        """Remove an opt-out."""
+    def remove(self, flh: bytes) -> bool:
+        """Remove an opt-out, and return whether there was one."""
         recorded = self._raw_uids.pop(flh, None)
         if recorded is not None:
             self._since.pop(recorded, None)
+        return recorded is not None
 
     def is_out(self, flh: bytes, identity_type: IdentityType) -> bool:
         """Return whether a person gets no raw UID and no token (docs/protocol.md 7)."""

@@ -165,7 +165,8 @@ class SetOptOut(_Command, frozen=True):
                 raise InputError("A hash can only be opted in, without an identity.")
             flh = base64.decode(self.hash) or b""
             who = console.names.get(flh, "This person")
-            console.index.opt_outs.remove(flh)
+            if not console.index.opt_outs.remove(flh):
+                raise InputError("Nobody with this hash has opted out.")
             console.names.maps[0].pop(flh, None)
             return f"{who} is opted in."
         identity = self._identity()
