@@ -23,7 +23,7 @@ from uid2_async.bulk.arrow import (
     writing,
 )
 from uid2_async.bulk.columns import find_column, refuse_taken
-from uid2_async.bulk.paths import Content, FileFormatOptions, Format
+from uid2_async.bulk.paths import Content, FileFormatOptions, Format, load_extra
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class _Narwhals(Frame):
         return self._frame.get_column(self.labels[at]).to_arrow()
 
     def extend(self, added: Any, repeat: Sequence[int] | None) -> Any:
-        nw, frame = _narwhals(), self._frame
+        nw, frame = load_frames()[1], self._frame
         if repeat is not None:
             frame = frame[repeat]
         columns = nw.from_arrow(added, backend=frame.implementation)
@@ -214,26 +214,27 @@ class _Stream(Frame):
         return self._output.reader()
 
 
-def _narwhals() -> Any:
-    """Import the stable version of narwhals' API."""
-    return import_module("narwhals.stable.v2")
+def load_frames() -> list[Any]:
+    """Import pyarrow, and the stable version of narwhals' API."""
+    what = "DataFrames require the extra 'frames'"
+    names = ("narwhals", "pyarrow", "narwhals.stable.v2")
+    return load_extra("frames", what, *names)[1:]
 
 
 def open_frame(frame: Any, *, rereadable: bool) -> Frame:
     """Detect the type of *frame*. Blocks, because a lazy frame is collected."""
-    arrow = load_arrow()
+    arrow, nw = load_frames()
     if isinstance(frame, arrow.Table):
         return _ArrowTable(frame, lambda table: table)
     if isinstance(frame, arrow.RecordBatch):
         return _ArrowTable(arrow.table(frame), partial(_to_batch, arrow))
     if isinstance(frame, arrow.RecordBatchReader):
         return _Stream(frame, rereadable=rereadable)
-    return _open_known(frame)
+    return _open_known(frame, nw)
 
 
-def _open_known(frame: Any) -> Frame:
+def _open_known(frame: Any, nw: Any) -> Frame:
     """Detect which other library *frame* belongs to."""
-    nw = _narwhals()
     is_pandas = nw.dependencies.is_pandas_dataframe
     if is_pandas(frame) or nw.dependencies.is_modin_dataframe(frame):
         return _Pandas(frame)

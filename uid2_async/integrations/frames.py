@@ -19,7 +19,6 @@ import attrs
 
 from uid2_async._portal import run_in_thread
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.arrow import load_arrow
 from uid2_async.bulk.columns import (
     KIND_NAME,
     VALUE_NAME,
@@ -29,7 +28,7 @@ from uid2_async.bulk.columns import (
 from uid2_async.bulk.jobs import map_table
 from uid2_async.bulk.options import FileProgress, MapOptions
 from uid2_async.errors import InputError
-from uid2_async.integrations._frame_kinds import NAME, Frame, open_frame
+from uid2_async.integrations._frame_kinds import NAME, load_frames, open_frame
 from uid2_async.integrations.arrow import OutcomeBuffer
 from uid2_async.models import Identity, MapRow, kind_and_value
 
@@ -116,7 +115,9 @@ async def map_frame(  # noqa: PLR0913 - each describes one aspect of the frame o
     Example:
         >>> out = await map_frame(df, email="mail", client=client)
     """
-    opened = await run_in_thread(partial(_open, frame, rereadable=state is not None))
+    opened = await run_in_thread(
+        partial(open_frame, frame, rereadable=state is not None)
+    )
     identifiers = {
         "email": email,
         "phone": phone,
@@ -153,8 +154,7 @@ def to_arrow(identities: Sequence[Identity | str], rows: Sequence[MapRow]) -> pa
 
     The columns are INPUT, INPUT_TYPE and those of :func:`map_frame`.
     """
-    _require_extra()
-    arrow = load_arrow()
+    arrow, _ = load_frames()
     pairs = list(map(kind_and_value, identities))
     batch = arrow.RecordBatch.from_pydict(
         {
@@ -184,12 +184,6 @@ def to_polars(
     return frame
 
 
-def _open(frame: Any, *, rereadable: bool) -> Frame:
-    """Import the required libraries, and detect the type of *frame*. Blocks."""
-    _require_extra()
-    return open_frame(frame, rereadable=rereadable)
-
-
 def _load(module: str) -> Any:
     """Import a DataFrame library."""
     try:
@@ -198,21 +192,6 @@ def _load(module: str) -> Any:
         pass
     raise InputError(
         f"{module} is not installed.", hint=f"Install it: pip install {module}"
-    )
-
-
-def _require_extra() -> None:
-    """Raise an error that names the extra if a part of it is missing."""
-    try:
-        import_module("narwhals")
-        import_module("pyarrow")
-    except ImportError:
-        pass
-    else:
-        return
-    raise InputError(
-        "DataFrames require narwhals and pyarrow. At least one is not installed.",
-        hint="pip install 'uid2-async[frames]'",
     )
 
 
