@@ -97,15 +97,20 @@ class Handler:
         if self._console is not None and self._console.owns(http.method, path):
             body = await _read_body(http)
             return _make_response(self._console.answer(request, body))
-        with self._state.answering():
-            return await self._handle(http, request, refuse_malformed(http) or refusal)
+        refusal = refuse_malformed(http) or refusal
+        with self._state.answering() as resets:
+            return await self._handle(http, request, refusal, resets=resets)
 
     async def _handle(
-        self, http: web.BaseRequest, request: HttpRequest, refusal: HttpReply | None
+        self,
+        http: web.BaseRequest,
+        request: HttpRequest,
+        refusal: HttpReply | None,
+        *,
+        resets: int,
     ) -> web.StreamResponse:
         """Answer one request, with *refusal* if it is not None, and record the call."""
         started = perf_counter()
-        resets = self._state.resets
         due = http.method == hdrs.METH_POST
         injected = self._state.take_fault(request.path) if due else None
         fault = injected or NO_FAULT

@@ -157,11 +157,6 @@ class OperatorState:
         """How far the clock has been moved forward, in ms."""
         return self._offset_ms
 
-    def reset_clock(self) -> None:
-        """Undo all changes of the clock."""
-        with self._lock:
-            self._offset_ms = 0
-
     def arm(self, fault: Fault, *, times: int, path: str | None) -> None:
         """Inject *fault* into the next *times* calls, or only into those of *path*.
 
@@ -201,13 +196,17 @@ class OperatorState:
         return None
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Count a request as in flight while the block runs."""
+    def answering(self) -> Iterator[int]:
+        """Count a request as in flight while the block runs.
+
+        Yield the number of resets so far, for :meth:`record`.
+        """
         with self._lock:
             self._in_flight += 1
             self._most_in_flight = max(self._most_in_flight, self._in_flight)
+            resets = self._resets
         try:
-            yield
+            yield resets
         finally:
             with self._lock:
                 self._in_flight -= 1
@@ -218,16 +217,11 @@ class OperatorState:
         with self._lock:
             return self._most_in_flight
 
-    @property
-    def resets(self) -> int:
-        """The number of resets so far."""
-        return self._resets
-
     def record(self, call: RecordedCall, *, resets: int) -> bool:
         """Add *call* to the log, and return whether it was added.
 
-        *resets* is the value of :attr:`resets` when the request arrived: a request that
-        was in flight during a reset is not recorded.
+        *resets* is what :meth:`answering` yielded: a request that was in flight during
+        a reset is not recorded.
         """
         with self._lock:
             if resets != self._resets:

@@ -237,7 +237,7 @@ class SetClock(_Command, frozen=True):
     def run(self, console: Console) -> str:
         """Move the clock, but not to a time without keys."""
         if self.seconds is None:
-            console.state.reset_clock()
+            console.state.advance(-console.state.clock_offset_ms / 1000)
             return "Back to now."
         ahead_ms = console.state.clock_offset_ms + self.seconds * 1000
         if abs(ahead_ms) > _MAX_CLOCK_OFFSET * 1000:
