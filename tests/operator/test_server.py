@@ -197,7 +197,14 @@ def test_a_fault_is_injected_at_least_once(times: int) -> None:
         LocalOperator().fail_next(Fault(status=503), times)
 
 
-@pytest.mark.parametrize("fields", [{"status": 99}, {"status": 600}, {"cut_after": -1}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"status": 99}, {"status": 600}, {"cut_after": -1}),
+        *({"headers": {"X": "a\nb"}}, {"headers": {"X\r": "a"}}),
+        {"status": 429, "retry_after": "1\n2"},
+    ],
+)
 def test_a_fault_can_be_sent(fields: Any) -> None:
     """A client could not read the response."""
     with pytest.raises(InputError):

@@ -57,13 +57,16 @@ class Fault:
         """Reject what cannot be sent.
 
         Raises:
-            InputError: If *status* is not between 200 and 599, or *cut_after* is
-                negative.
+            InputError: If *status* is not between 200 and 599, *cut_after* is negative,
+                or a header has a line end.
         """
         if self.status is not None and self.status not in _STATUSES:
             raise InputError("The status of a fault must be between 200 and 599.")
         if self.cut_after is not None and self.cut_after < 0:
             raise InputError("cut_after must not be negative.")
+        texts = (*self.headers, *self.headers.values(), str(self.retry_after))
+        if any(mark in text for mark in "\r\n\0" for text in texts):
+            raise InputError("A header of a fault must not have line ends.")
 
 
 NO_FAULT = Fault()
