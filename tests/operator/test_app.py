@@ -228,6 +228,16 @@ async def test_any_status_can_be_answered(operator: LocalOperator) -> None:
     assert again.status == 401
 
 
+async def test_a_gateway_can_name_itself(operator: LocalOperator) -> None:
+    """In any spelling, and with a date of its own."""
+    headers = {"server": "edge", "DATE": "now", "content-type": "a/b"}
+    operator.fail_next(Fault(status=503, headers=headers, body="x"))
+
+    answer = await post(operator, GENERATE)
+
+    assert headers.items() <= {**answer.headers, "DATE": answer.headers["date"]}.items()
+
+
 async def test_a_status_can_come_with_a_type(operator: LocalOperator) -> None:
     """A portal answers HTML, whatever is asked for."""
     operator.fail_next(Fault(status=200, body=b"<html>", content_type="text/html"))

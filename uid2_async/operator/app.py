@@ -284,7 +284,8 @@ class _Response(web.Response):
     """A response without the headers that aiohttp adds on its own."""
 
     async def _prepare_headers(self) -> None:
-        absent = {hdrs.SERVER, hdrs.DATE, hdrs.CONTENT_TYPE} - self.headers.keys()
+        names = (hdrs.SERVER, hdrs.DATE, hdrs.CONTENT_TYPE)
+        absent = [name for name in names if name not in self.headers]
         await super()._prepare_headers()
         for name in absent:
             self.headers.popall(name, None)
