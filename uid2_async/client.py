@@ -10,17 +10,13 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
-from uid2_async._call import Call, Credentials, positive
-from uid2_async._client import (
-    CallOptions,
-    OperatorClient,
-)
+from uid2_async._call import Call, CallOptions, OperatorClient, positive
 from uid2_async._private import Secret
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
 from uid2_async.config import check_api_key
 from uid2_async.errors import ConfigError, InputError
-from uid2_async.hooks import Hook, count_identities
+from uid2_async.hooks import Hook
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
     Bucket,
@@ -33,7 +29,7 @@ from uid2_async.models import (
     as_identity,
 )
 from uid2_async.protocol import base64, mapping, tokens, wire
-from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
+from uid2_async.protocol.envelope import KEY_BYTES, Envelope
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import Transport
 
@@ -142,16 +138,14 @@ class UID2Client(OperatorClient):
             base_url,
             session=session,
             transport=transport,
+            envelope=envelope,
             proxy=proxy,
             ca_file=ca_file,
             allow_http=allow_http,
-        )
-        self.scope: IdentityScope = scope
-        self._make_pipeline(
-            envelope or AesGcmEnvelope(),
-            credentials=_credentials(api_key, client_secret, scope, self.base_urls),
             clock=clock,
         )
+        self.scope: IdentityScope = scope
+        self._authenticate(api_key, client_secret)
         self._api_key_digest = sha256(api_key.encode()).hexdigest()
         self._consent_missed = False
         self._set_options(
@@ -162,6 +156,24 @@ class UID2Client(OperatorClient):
             max_batch_size=max_batch_size,
             send_raw=send_raw,
         )
+
+    def _authenticate(self, api_key: object, client_secret: object) -> None:
+        """Check the API key and the client secret, which errors never contain."""
+        if not isinstance(api_key, str) or not isinstance(client_secret, str):
+            raise ConfigError(
+                "The API key or the client secret is not a str.",
+                hint="Pass both exactly as you received them.",
+            )
+        check_api_key(api_key, self.scope, self.base_urls)
+        secret = base64.decode(client_secret)
+        if secret is None or len(secret) != KEY_BYTES:
+            raise ConfigError(
+                "The client secret is not base64 of 32 bytes.",
+                hint="Check for missing characters, quotes or a line end.",
+            )
+        self._api_key, self._secret = Secret(api_key), Secret(secret)
+        authorization = {"Authorization": f"Bearer {api_key}"}
+        self._headers = Secret(self._headers.reveal() | authorization)
 
     def _set_options(self, **options: Unpack[_Options]) -> None:
         self._set_call_options(options)
@@ -285,7 +297,7 @@ class UID2Client(OperatorClient):
         call = Call(
             path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
         )
-        return await self._run_for_one(call, one.kind, timeout)
+        return await self._counted(self._run(call, timeout), call.path, [one.kind])
 
     def _warn_of_missing_consent(self) -> None:
         """Warn the caller of generate_token, the first time."""
@@ -354,14 +366,8 @@ class UID2Client(OperatorClient):
         query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
-        if not self.hooks:
-            return await self._map_v3(query, timeout)
-        return await count_identities(
-            self._map_v3(query, timeout),
-            hooks=self.hooks,
-            endpoint=mapping.MAP_V3_PATH,
-            query=query,
-        )
+        work = self._map_v3(query, timeout)
+        return await self._counted(work, mapping.MAP_V3_PATH, query.kinds())
 
     async def _map_v3(
         self, query: mapping.MapQuery, timeout: float | None
@@ -372,11 +378,12 @@ class UID2Client(OperatorClient):
         call = Call(
             path=mapping.MAP_V3_PATH,
             payload=wire.encode(query.values),
-            parse=partial(mapping.parse_map_v3_reply, query=query),
+            parse=partial(mapping.parse_map_v3_rows, values=query.values),
             binary=True,
             max_reply_bytes=mapping.MAP_REPLY_BYTES,
         )
-        return await self._run(call, timeout)
+        rows = await self._run(call, timeout)
+        return mapping.align_map(query, rows)
 
     async def map_identities_v2(
         self,
@@ -408,12 +415,8 @@ class UID2Client(OperatorClient):
         query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
-        return await count_identities(
-            self._map_v2(query, link_id, timeout),
-            hooks=self.hooks,
-            endpoint=mapping.MAP_V2_PATH,
-            query=query,
-        )
+        work = self._map_v2(query, link_id, timeout)
+        return await self._counted(work, mapping.MAP_V2_PATH, query.kinds())
 
     async def _map_v2(
         self, query: mapping.MapQuery, link_id: str | None, timeout: float | None
@@ -547,25 +550,6 @@ class UID2Client(OperatorClient):
                 hint="Split it into several calls.",
             )
         return batch
-
-
-def _credentials(
-    api_key: object, client_secret: object, scope: IdentityScope, urls: Sequence[str]
-) -> Credentials:
-    """Check the API key and the client secret, which errors never contain."""
-    if not isinstance(api_key, str) or not isinstance(client_secret, str):
-        raise ConfigError(
-            "The API key or the client secret is not a str.",
-            hint="Pass both exactly as you received them.",
-        )
-    check_api_key(api_key, scope, urls)
-    secret = base64.decode(client_secret)
-    if secret is None or len(secret) != KEY_BYTES:
-        raise ConfigError(
-            "The client secret is not base64 of 32 bytes.",
-            hint="Check for missing characters, quotes or a line end.",
-        )
-    return Credentials(api_key=Secret(api_key), secret=Secret(secret))
 
 
 def _deprecated(message: str) -> None:

@@ -70,7 +70,9 @@ def test_a_v3_reply_is_put_into_the_order_of_the_input() -> None:
         "phone": [],
     }
 
-    found = mapping.parse_map_v3_reply(reply(**body), query)
+    found = mapping.align_map(
+        query, mapping.parse_map_v3_rows(reply(**body), query.values)
+    )
 
     assert [bool(row.raw_uid) for row in found] == [True, False, False, False, True]
     assert found[1] == Unmapped(UnmappedReason.INVALID_IDENTIFIER)
@@ -97,7 +99,7 @@ def test_rows_are_never_guessed(payload: bytes, path: str) -> None:
     query = mapping.prepare_map(["a@b.c", "b@b.c", "c@b.c"])
 
     with pytest.raises(ProtocolError) as caught:
-        mapping.parse_map_v3_reply(payload, query)
+        mapping.align_map(query, mapping.parse_map_v3_rows(payload, query.values))
 
     assert caught.value.path == path
     assert "canary" not in str(caught.value)
@@ -108,7 +110,9 @@ def test_a_v3_reply_of_another_status_is_an_error() -> None:
     query = mapping.prepare_map(["a@b.c"])
 
     with pytest.raises(OperatorError):
-        mapping.parse_map_v3_reply(b'{"status":"optout"}', query)
+        mapping.align_map(
+            query, mapping.parse_map_v3_rows(b'{"status":"optout"}', query.values)
+        )
 
 
 def test_a_v3_request_is_read_as_built() -> None:

@@ -6,7 +6,7 @@ the input from the reply.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -37,7 +37,6 @@ from uid2_async.protocol.normalize import (
     many_identity_bytes,
     sendable,
 )
-from uid2_async.protocol.reply import ReplyContent, body_of
 
 MAP_V3_PATH: Final = "/v3/identity/map"
 MAP_V2_PATH: Final = "/v2/identity/map"
@@ -52,7 +51,6 @@ _INVALID: Final = MapRow(reason=UnmappedReason.INVALID_IDENTIFIER.value)
 
 # Called for each identity, by functions that already strip tracebacks.
 _kind_and_value = unwrapped(kind_and_value)
-_body_of = unwrapped(body_of)
 
 
 class _MapV3Body(msgspec.Struct):
@@ -91,6 +89,11 @@ class MapQuery(RedactedRepr, frozen=True, kw_only=True):
     identities: Sequence[Identity | str]
     order: Sequence[str | None]
     values: Mapping[str, list[str]]
+
+    def kinds(self) -> Iterator[str]:
+        """Yield the kind of each identity, which is hashed if it was sent so."""
+        for key, one in zip(self.order, self.identities, strict=True):
+            yield key or _kind_and_value(one)[0]
 
 
 def prepare_map(
@@ -179,7 +182,7 @@ def parse_map_v3_rows(
         ProtocolError: If a list does not have the length of the one in *values*, or the
             reply does not have the documented structure. Rows are never guessed.
     """
-    body = _body_of(wire.decode(payload, ReplyContent[_MapV3Body]))
+    body = wire.read_body(payload, _MapV3Body)
     rows = {}
     for key, sent in values.items():
         found: list[MapRow] = getattr(body, key)
@@ -190,15 +193,6 @@ def parse_map_v3_rows(
             )
         rows[key] = found
     return rows
-
-
-def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
-    """Parse the decrypted reply to a v3 map request, and align it with *query*.
-
-    Raises:
-        ProtocolError: As in :func:`parse_map_v3_rows`.
-    """
-    return align_map(query, parse_map_v3_rows(payload, query.values))
 
 
 def build_map_v2_request(
@@ -217,7 +211,7 @@ def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
     Raises:
         ProtocolError: If the reply has no row for one of *values*.
     """
-    body = body_of(wire.decode(payload, ReplyContent[_MapV2Body]))
+    body = wire.read_body(payload, _MapV2Body)
     rows = {}
     for one in body.mapped:
         rows[one.identifier] = MapRow(
@@ -258,7 +252,7 @@ def parse_buckets_reply(payload: bytes) -> list[Bucket]:
     Raises:
         ProtocolError: If it does not have the documented structure.
     """
-    buckets = body_of(wire.decode(payload, ReplyContent[list[_WireBucket]]))
+    buckets = wire.read_body(payload, list[_WireBucket])
     return [
         Bucket(one.bucket_id, one.last_updated.replace(tzinfo=UTC)) for one in buckets
     ]
@@ -289,7 +283,7 @@ def parse_status_reply(payload: bytes) -> OptOutStatus:
     Raises:
         ProtocolError: If it does not have the documented structure.
     """
-    found = body_of(wire.decode(payload, ReplyContent[_StatusBody])).opted_out
+    found = wire.read_body(payload, _StatusBody).opted_out
     return OptOutStatus(
         {one.advertising_id: datetime_from_ms(one.opted_out_since) for one in found}
     )

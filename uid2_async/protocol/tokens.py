@@ -5,14 +5,14 @@ See docs/protocol.md 2.1, 2.2, 2.3 and 2.9.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hmac import compare_digest
-from typing import Final, TypeAlias
+from typing import Final, TypeVar
 
 import msgspec
 
 from uid2_async._private import RedactedRepr
-from uid2_async._traceback import strip_tracebacks, unwrapped
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError, ProtocolError
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
@@ -25,18 +25,13 @@ from uid2_async.models import (
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.envelope import KEY_BYTES
 from uid2_async.protocol.normalize import write_identity_input
-from uid2_async.protocol.reply import ReplyContent, body_of, error_from_status_word
+
+R = TypeVar("R")
 
 GENERATE_PATH: Final = "/v2/token/generate"
 REFRESH_PATH: Final = "/v2/token/refresh"
 VALIDATE_PATH: Final = "/v2/token/validate"
 LOGOUT_PATH: Final = "/v2/token/logout"
-
-# Called by functions that are wrapped themselves, some of them several times in a call.
-_decode = unwrapped(wire.decode)
-_body_of = unwrapped(body_of)
-_datetime = unwrapped(datetime_from_ms)
-_write_identity_input = unwrapped(write_identity_input)
 
 # A refresh token of this length is a wrapper, and the reply to it is encrypted.
 SEALED_REFRESH_CHARS: Final = 388
@@ -55,8 +50,11 @@ class TokensBody(RedactedRepr, omit_defaults=True, frozen=True):
     refresh_response_key: str | None = None
 
 
-# Made once, because each call needs it.
-_TokensReply: TypeAlias = ReplyContent[TokensBody]
+_REFRESH_RESULTS: Final = {"optout": OptedOut()}
+_GENERATE_RESULTS: Final[dict[str, OptedOut | InsufficientConsent]] = {
+    **_REFRESH_RESULTS,
+    "insufficient_user_consent": InsufficientConsent(),
+}
 
 
 class _LogoutBody(msgspec.Struct):
@@ -76,7 +74,7 @@ def build_generate_request(
     Raises:
         InputError: If *identity* is invalid.
     """
-    fields = _write_identity_input(identity, send_raw=send_raw)
+    fields = write_identity_input(identity, send_raw=send_raw)
     if tcf_consent_string is not None:
         fields["tcf_consent_string"] = tcf_consent_string
     return wire.encode(fields)
@@ -85,31 +83,38 @@ def build_generate_request(
 def parse_tokens_reply(
     payload: bytes,
 ) -> IdentityTokens | OptedOut | InsufficientConsent:
-    """Parse the decrypted reply to generate or refresh.
+    """Parse the decrypted reply to generate.
 
     Raises:
         ProtocolError: If it does not have the documented structure.
         OperatorError: If the status is another word.
     """
-    reply = _decode(payload, _TokensReply)
-    if reply.status == "optout":
-        return OptedOut()
-    if reply.status == "insufficient_user_consent":
-        return InsufficientConsent()
-    return _tokens(_body_of(reply))
+    return _read_tokens(payload, _GENERATE_RESULTS)
 
 
 def parse_refresh_reply(payload: bytes) -> IdentityTokens | OptedOut:
-    """Parse the decrypted reply to refresh, like :func:`parse_tokens_reply`.
+    """Parse the decrypted reply to refresh, which never refers to consent.
 
     Raises:
-        OperatorError: Also for ``insufficient_user_consent``, which is valid only for
-            generate.
+        ProtocolError: If it does not have the documented structure.
+        OperatorError: If the status is another word.
     """
-    result = parse_tokens_reply(payload)
-    if isinstance(result, InsufficientConsent):
-        raise error_from_status_word("insufficient_user_consent")
-    return result
+    return _read_tokens(payload, _REFRESH_RESULTS)
+
+
+def _read_tokens(payload: bytes, results: Mapping[str, R]) -> IdentityTokens | R:
+    """Read the tokens of a reply, or the result of its status word."""
+    body = wire.read_body(payload, TokensBody, results)
+    if not isinstance(body, TokensBody):
+        return body
+    return IdentityTokens(
+        advertising_token=body.advertising_token,
+        refresh_token=body.refresh_token,
+        refresh_response_key=body.refresh_response_key,
+        identity_expires=datetime_from_ms(body.identity_expires),
+        refresh_expires=datetime_from_ms(body.refresh_expires),
+        refresh_from=datetime_from_ms(body.refresh_from),
+    )
 
 
 def build_refresh_request(tokens: IdentityTokens) -> bytes:
@@ -156,7 +161,7 @@ def parse_new_tokens(
         ProtocolError: If the reply cannot be trusted.
         OperatorError: As in :func:`parse_refresh_reply`.
     """
-    result = parse_refresh_reply(payload)
+    result = _read_tokens(payload, _REFRESH_RESULTS)
     if isinstance(result, OptedOut):
         return result
     if ms_from_datetime(result.identity_expires) <= now_ms():
@@ -178,17 +183,6 @@ def replay_error(message: str, name: str) -> ProtocolError:
     )
 
 
-def _tokens(body: TokensBody) -> IdentityTokens:
-    return IdentityTokens(
-        advertising_token=body.advertising_token,
-        refresh_token=body.refresh_token,
-        refresh_response_key=body.refresh_response_key,
-        identity_expires=_datetime(body.identity_expires),
-        refresh_expires=_datetime(body.refresh_expires),
-        refresh_from=_datetime(body.refresh_from),
-    )
-
-
 def build_validate_request(
     identity: Identity, advertising_token: str, *, send_raw: bool = False
 ) -> bytes:
@@ -203,7 +197,7 @@ def build_validate_request(
 
 def parse_validate_reply(payload: bytes) -> bool:
     """Parse the decrypted reply to validate: whether the token is the identity's."""
-    return body_of(wire.decode(payload, ReplyContent[bool]))
+    return wire.read_body(payload, bool)
 
 
 def build_logout_request(identity: Identity, *, send_raw: bool = False) -> bytes:
@@ -217,7 +211,7 @@ def build_logout_request(identity: Identity, *, send_raw: bool = False) -> bytes
 
 def parse_logout_reply(payload: bytes) -> None:
     """Parse the decrypted reply to logout. Raises if the logout failed."""
-    body_of(wire.decode(payload, ReplyContent[_LogoutBody]))
+    wire.read_body(payload, _LogoutBody)
 
 
 strip_tracebacks(globals())
