@@ -416,7 +416,7 @@ GUARDS = [
     Guard(
         "tokens that come back due rest",
         "publisher/refresher.py",
-        "if new.refresh_from < now + timedelta(seconds=interval):",
+        "if result.refresh_from < now + timedelta(seconds=interval):",
         "if False:",
         "D14",
     ),

@@ -176,11 +176,13 @@ def parse_new_tokens(
 
 def replay_error(message: str, name: str) -> ProtocolError:
     """Return the error for a well-formed refresh reply that cannot be trusted."""
-    return ProtocolError(
+    error = ProtocolError(
         message,
         hint="Check this machine's clock. If it is right, replies are being replayed.",
         path=f"body.{name}",
     )
+    error.endpoint = REFRESH_PATH
+    return error
 
 
 def build_validate_request(
