@@ -2,7 +2,7 @@
 
 Every call can be repeated safely, and an envelope expires (docs/protocol.md), so each
 attempt encrypts, sends and decrypts anew. The loop is in ``OperatorClient``. After each
-failure ``Retries`` and tenacity's stop and wait objects decide.
+failure ``Retries`` decides, with the caller's stop and wait objects of tenacity.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import random as _random
 import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -70,6 +69,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     free: bool = False
     fresh_connection: bool = False
 
+
+# The first and the longest delay in seconds, which doubles in between, and the part of
+# it that is not random.
+_BACKOFFS: Final = {
+    Backoff.TRANSIENT: (0.2, 5.0, 0.0),
+    Backoff.THROTTLING: (1.0, 20.0, 0.5),
+}
+_MOST_DOUBLINGS: Final = 10
 
 _NO: Final = Decision(retry=False)
 _TRANSIENT: Final = Decision(retry=True)
@@ -281,9 +288,10 @@ class Retries:
             # The caller delays all of its calls together.
             return None
         if decision.retry and not is_too_long:
-            state = self._describe(error, number - self._confirmations)
-            delay = self._delay(decision, hint, state)
-            if not self._is_over(delay, state) and self._charge_budget(decision, error):
+            counted = number - self._confirmations
+            delay = self._delay(decision.backoff, hint, error, counted)
+            is_over = self._is_over(delay, error, counted)
+            if not is_over and self._charge_budget(decision, error):
                 # If one kept connection is bad, the next one may be bad too.
                 self.fresh_connection = (
                     decision.fresh_connection or error.reused_connection
@@ -304,36 +312,32 @@ class Retries:
         return decision
 
     def _delay(
-        self, decision: Decision, hint: float | None, state: RetryCallState
+        self, backoff: Backoff, hint: float | None, error: UID2Error, counted: int
     ) -> float:
         """Return the seconds to wait, never less than the operator asked for."""
-        delay = self._backoff(decision.backoff, state)
+        random = self.policy._random  # noqa: SLF001 - an option of the policy
+        if backoff is Backoff.NONE:
+            delay = 0.0
+        elif self.policy.wait is not None:
+            delay = float(self.policy.wait(self._describe(error, counted)))
+        else:
+            first, longest, least = _BACKOFFS[backoff]
+            doublings = min(counted - 1, _MOST_DOUBLINGS)
+            part = least + (1 - least) * random()
+            delay = part * min(first * 2.0**doublings, longest)
         if not hint:
             return delay
-        random = self.policy._random  # noqa: SLF001 - as above
-        jitter = random() * (0.1 * hint + 0.1)
-        return max(hint, delay) + jitter
+        return max(hint, delay) + random() * (0.1 * hint + 0.1)
 
-    def _backoff(self, backoff: Backoff, state: RetryCallState) -> float:
-        """Return the seconds to wait if the operator gave no hint."""
-        if backoff is Backoff.NONE:
-            return 0.0
-        if self.policy.wait is not None:
-            return float(self.policy.wait(state))
-        longest = _exponential(backoff)(state)
-        random = self.policy._random()  # noqa: SLF001 - as above
-        if backoff is Backoff.THROTTLING:
-            return (0.5 + 0.5 * random) * longest
-        return random * longest
-
-    def _is_over(self, delay: float, state: RetryCallState) -> bool:
+    def _is_over(self, delay: float, error: UID2Error, counted: int) -> bool:
         """Return whether attempts or time allow no further attempt."""
-        from tenacity import stop_after_attempt  # noqa: PLC0415 - loaded by now
-
+        if self.now() + delay + MIN_ATTEMPT_SECONDS > self.deadline:
+            return True
+        if self.policy.stop is None:
+            return counted >= self.policy.attempts
+        state = self._describe(error, counted)
         state.upcoming_sleep = delay
-        stop = self.policy.stop or stop_after_attempt(self.policy.attempts)
-        too_late = self.now() + delay + MIN_ATTEMPT_SECONDS > self.deadline
-        return too_late or stop(state)
+        return self.policy.stop(state)
 
     def _charge_budget(self, decision: Decision, error: UID2Error) -> bool:
         """Charge the budget. This is the last check, because it changes state."""
@@ -359,8 +363,8 @@ class Retries:
 
     def _describe(self, error: UID2Error, counted: int) -> RetryCallState:
         """Describe the call to tenacity's stop and wait objects."""
-        # The first failure pays for this import, not every program with a client.
-        from tenacity import AsyncRetrying, RetryCallState  # noqa: PLC0415 - as above
+        # Imported here, because few policies have such objects.
+        from tenacity import AsyncRetrying, RetryCallState  # noqa: PLC0415 - reason above
 
         state = RetryCallState(AsyncRetrying(), fn=None, args=(), kwargs={})
         state.start_time = self._start_time
@@ -368,16 +372,6 @@ class Retries:
         state.idle_for = self._idle
         state.set_exception((type(error), error, None))
         return state
-
-
-@cache
-def _exponential(backoff: Backoff) -> wait_base:
-    """Return tenacity's wait with the longest delay after each attempt."""
-    from tenacity import wait_exponential  # noqa: PLC0415 - loaded by now
-
-    if backoff is Backoff.THROTTLING:
-        return wait_exponential(multiplier=1.0, max=20.0)
-    return wait_exponential(multiplier=0.2, max=5.0)
 
 
 strip_tracebacks(globals())
