@@ -15,7 +15,6 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from uid2_async import RetryPolicy, UID2Client, errors
-from uid2_async._call import Call
 from uid2_async._version import __version__
 from uid2_async.connections import ConnectionLimit
 from uid2_async.hooks import (
@@ -28,6 +27,7 @@ from uid2_async.hooks import (
 )
 from uid2_async.operator.envelope import decrypt_request, encrypt_reply
 from uid2_async.protocol import base64
+from uid2_async.protocol.wire import Call
 from uid2_async.testing import ManualClock
 from uid2_async.transport import Reply, Request
 

@@ -28,7 +28,6 @@ from uid2_async import (
     UID2Client,
     errors,
 )
-from uid2_async._call import Call
 from uid2_async._private import Secret
 from uid2_async.bulk.database import Query, Table
 from uid2_async.bulk.stores import StoreFile
@@ -38,6 +37,7 @@ from uid2_async.operator import LocalOperator, OperatorData, data
 from uid2_async.operator.salts import BucketIds
 from uid2_async.protocol.envelope import AesGcmEnvelope
 from uid2_async.protocol.keyring import Key, KeyRing, KeysBody
+from uid2_async.protocol.wire import Call
 from uid2_async.publisher import TokenRefresher
 from uid2_async.publisher.sealed_cookie import SealedCookie
 from uid2_async.transport import Request

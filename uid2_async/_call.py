@@ -13,16 +13,13 @@ from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
-    ClassVar,
     Final,
-    Generic,
     Self,
-    TypeAlias,
     TypedDict,
     TypeVar,
 )
 
-from uid2_async._private import RedactedRepr, Secret, Unpicklable, logger
+from uid2_async._private import Secret, Unpicklable, logger
 from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async._version import __version__
 from uid2_async.clock import Clock, ClockReading, ClockSkew, monotonic_of, ns_clock
@@ -55,7 +52,7 @@ from uid2_async.protocol.envelope import (
     Envelope,
     OpenedReply,
 )
-from uid2_async.protocol.wire import error_from_reply, http_date_ms
+from uid2_async.protocol.wire import Call, error_from_reply, http_date_ms
 from uid2_async.retry import Retries, RetryPolicy
 from uid2_async.transport import Reply, Request, SessionPool, Transport
 
@@ -63,12 +60,6 @@ if TYPE_CHECKING:
     import aiohttp
 
 T = TypeVar("T")
-
-OwnCrypto: TypeAlias = Callable[
-    [int, Callable[[int], bytes]], tuple[bytes, Callable[[bytes], bytes]]
-]
-"""Encrypts one attempt. Takes the time in ms and a source of random bytes. Returns the
-body, and a function that decrypts the body of the reply."""
 
 CLIENT_VERSION: Final = f"uid2-async-{__version__}"
 
@@ -85,34 +76,6 @@ _REPLY_KEY_HINT = (
 _OK: Final = 200
 _TEXT: Final = "text/plain"
 _BINARY: Final = "application/octet-stream"
-
-
-class Call(RedactedRepr, Unpicklable, Generic[T], frozen=True, kw_only=True):
-    """A request, and how to parse its reply.
-
-    Attributes:
-        path: The endpoint.
-        payload: The request's JSON, or the bare refresh token.
-        parse: Parses the decrypted reply.
-        binary: Whether both bodies are raw bytes instead of base64 text.
-        bare: Whether the payload is sent unencrypted (token/refresh).
-        reply_key: The key that decrypts the reply. None means the client secret, and
-            empty that the reply is not encrypted.
-        own_crypto: Encrypts the request and decrypts the reply instead of the envelope
-            (token/client-generate). The payload is then ignored.
-        max_reply_bytes: The maximum size of the reply.
-    """
-
-    _repr_fields: ClassVar[tuple[str, ...]] = ("path", "binary")
-
-    path: str
-    payload: bytes = b""
-    parse: Callable[[bytes], T]
-    binary: bool = False
-    bare: bool = False
-    reply_key: bytes | None = None
-    own_crypto: OwnCrypto | None = None
-    max_reply_bytes: int = 1024 * 1024
 
 
 class CallOptions(TypedDict, total=False):
@@ -252,16 +215,8 @@ class OperatorClient(Unpicklable):
             InvalidTokenError: If the operator does not know the refresh token, or if it
                 has expired and the API key is not valid.
         """
-        call = Call(
-            path=tokens.REFRESH_PATH,
-            payload=tokens.build_refresh_request(identity_tokens),
-            parse=partial(
-                tokens.parse_new_tokens,
-                held=identity_tokens,
-                now_ms=lambda: self._skew.read().operator_ms,
-            ),
-            bare=True,
-            reply_key=tokens.refresh_reply_key(identity_tokens),
+        call = tokens.refresh_call(
+            identity_tokens, now_ms=lambda: self._skew.read().operator_ms
         )
         return await self._counted(self._run(call, timeout), call.path, ["token"])
 

@@ -6,11 +6,10 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
-from uid2_async._call import Call, CallOptions, OperatorClient, positive
+from uid2_async._call import CallOptions, OperatorClient, positive
 from uid2_async._private import Secret
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
@@ -30,6 +29,7 @@ from uid2_async.models import (
 )
 from uid2_async.protocol import base64, mapping, tokens, wire
 from uid2_async.protocol.envelope import KEY_BYTES, Envelope
+from uid2_async.protocol.wire import Call
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import Transport
 
@@ -43,7 +43,6 @@ __all__ = ["UID2Client"]
 T = TypeVar("T")
 
 _KEYS_BYTES: Final = 64 * 1024 * 1024
-_BUCKETS_BYTES: Final = 128 * 1024 * 1024
 
 
 class _Options(CallOptions, total=False):
@@ -289,13 +288,8 @@ class UID2Client(OperatorClient):
         if self.scope is IdentityScope.EUID and tcf_consent_string is None:
             self._warn_of_missing_consent()
         one = as_identity(identity)
-        payload = tokens.build_generate_request(
-            one,
-            tcf_consent_string=tcf_consent_string,
-            send_raw=self.send_raw,
-        )
-        call = Call(
-            path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
+        call = tokens.generate_call(
+            one, tcf_consent_string=tcf_consent_string, send_raw=self.send_raw
         )
         return await self._counted(self._run(call, timeout), call.path, [one.kind])
 
@@ -330,13 +324,8 @@ class UID2Client(OperatorClient):
         Raises:
             BadRequestError: If the token cannot be read or belongs to another site.
         """
-        payload = tokens.build_validate_request(
+        call = tokens.validate_call(
             as_identity(identity), advertising_token, send_raw=self.send_raw
-        )
-        call = Call(
-            path=tokens.VALIDATE_PATH,
-            payload=payload,
-            parse=tokens.parse_validate_reply,
         )
         return await self._run(call, timeout)
 
@@ -375,14 +364,7 @@ class UID2Client(OperatorClient):
         """Map the valid identities in *query*, if there are any."""
         if not query.values:
             return mapping.align_map(query, {})
-        call = Call(
-            path=mapping.MAP_V3_PATH,
-            payload=wire.encode(query.values),
-            parse=partial(mapping.parse_map_v3_rows, values=query.values),
-            binary=True,
-            max_reply_bytes=mapping.MAP_REPLY_BYTES,
-        )
-        rows = await self._run(call, timeout)
+        rows = await self._run(mapping.map_v3_call(query), timeout)
         return mapping.align_map(query, rows)
 
     async def map_identities_v2(
@@ -424,12 +406,7 @@ class UID2Client(OperatorClient):
         """Map the valid identities in *query*, with one call for each kind."""
         rows = {}
         for key, values in query.values.items():
-            call = Call(
-                path=mapping.MAP_V2_PATH,
-                payload=mapping.build_map_v2_request(key, values, link_id=link_id),
-                parse=partial(mapping.parse_map_v2_reply, values=values),
-                max_reply_bytes=mapping.MAP_REPLY_BYTES,
-            )
+            call = mapping.map_v2_call(key, values, link_id=link_id)
             rows[key] = await self._run(call, timeout)
         return mapping.align_map(query, rows)
 
@@ -453,7 +430,7 @@ class UID2Client(OperatorClient):
             InputError: If *since* is naive.
         """
         _deprecated("identity_buckets uses an endpoint past its announced end.")
-        return await self._run(buckets_call(since), timeout)
+        return await self._run(mapping.buckets_call(since), timeout)
 
     async def opt_out_status(
         self, raw_uids: Iterable[str], *, timeout: float | None = None
@@ -479,12 +456,7 @@ class UID2Client(OperatorClient):
         batch = self._batch(raw_uids, "raw_uids")
         if not batch:
             return OptOutStatus({})
-        call = Call(
-            path=mapping.STATUS_PATH,
-            payload=mapping.build_status_request(batch),
-            parse=mapping.parse_status_reply,
-        )
-        return await self._run(call, timeout)
+        return await self._run(mapping.status_call(batch), timeout)
 
     async def fetch_sharing_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys for encryption and decryption (docs/protocol.md 6.1)."""
@@ -504,7 +476,6 @@ class UID2Client(OperatorClient):
 
         call = Call(
             path=path,
-            payload=b"",
             parse=KeyRing.from_json,
             max_reply_bytes=_KEYS_BYTES,
         )
@@ -530,13 +501,7 @@ class UID2Client(OperatorClient):
         Raises:
             InputError: If *identity* is invalid. Nothing is sent.
         """
-        call = Call(
-            path=tokens.LOGOUT_PATH,
-            payload=tokens.build_logout_request(
-                as_identity(identity), send_raw=self.send_raw
-            ),
-            parse=tokens.parse_logout_reply,
-        )
+        call = tokens.logout_call(as_identity(identity), send_raw=self.send_raw)
         await self._run(call, timeout)
 
     def _batch(self, items: Iterable[T], name: str) -> list[T]:
@@ -554,16 +519,6 @@ class UID2Client(OperatorClient):
 
 def _deprecated(message: str) -> None:
     warnings.warn(message, DeprecationWarning, stacklevel=4)
-
-
-def buckets_call(since: datetime) -> Call[list[Bucket]]:
-    """Return the call of :meth:`UID2Client.identity_buckets`."""
-    return Call(
-        path=mapping.BUCKETS_PATH,
-        payload=mapping.build_buckets_request(since),
-        parse=mapping.parse_buckets_reply,
-        max_reply_bytes=_BUCKETS_BYTES,
-    )
 
 
 strip_tracebacks(globals())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-from uid2_async._call import Call, OperatorClient
+from uid2_async._call import OperatorClient
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
 from uid2_async.errors import ConfigError
@@ -21,6 +21,7 @@ from uid2_async.models import Identity, OptedOut, as_identity
 from uid2_async.protocol import client_side, tokens
 from uid2_async.protocol.envelope import IV_BYTES
 from uid2_async.protocol.normalize import write_identity_input
+from uid2_async.protocol.wire import Call
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import Transport
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -37,6 +38,7 @@ from uid2_async.protocol.normalize import (
     many_identity_bytes,
     sendable,
 )
+from uid2_async.protocol.wire import Call
 
 MAP_V3_PATH: Final = "/v3/identity/map"
 MAP_V2_PATH: Final = "/v2/identity/map"
@@ -195,6 +197,29 @@ def parse_map_v3_rows(
     return rows
 
 
+def map_v3_call(query: MapQuery) -> Call[Mapping[str, Sequence[MapRow]]]:
+    """Build an identity/map v3 call, which returns rows by key."""
+    return Call(
+        path=MAP_V3_PATH,
+        payload=wire.encode(query.values),
+        parse=partial(parse_map_v3_rows, values=query.values),
+        binary=True,
+        max_reply_bytes=MAP_REPLY_BYTES,
+    )
+
+
+def map_v2_call(
+    key: str, values: Sequence[str], *, link_id: str | None = None
+) -> Call[list[MapRow]]:
+    """Build an identity/map v2 call, which accepts only one kind of identity."""
+    return Call(
+        path=MAP_V2_PATH,
+        payload=build_map_v2_request(key, values, link_id=link_id),
+        parse=partial(parse_map_v2_reply, values=values),
+        max_reply_bytes=MAP_REPLY_BYTES,
+    )
+
+
 def build_map_v2_request(
     key: str, values: Sequence[str], *, link_id: str | None = None
 ) -> bytes:
@@ -226,6 +251,7 @@ def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
 
 
 BUCKETS_PATH: Final = "/v2/identity/buckets"
+_BUCKETS_BYTES: Final = 128 * 1024 * 1024
 
 
 class _WireBucket(msgspec.Struct):
@@ -233,8 +259,8 @@ class _WireBucket(msgspec.Struct):
     last_updated: datetime  # sent without a time zone, in UTC
 
 
-def build_buckets_request(since: datetime) -> bytes:
-    """Build the JSON that asks which buckets have rotated since *since*.
+def buckets_call(since: datetime) -> Call[list[Bucket]]:
+    """Build a call that asks which buckets have rotated since *since*.
 
     Raises:
         InputError: If *since* is naive.
@@ -243,15 +269,16 @@ def build_buckets_request(since: datetime) -> bytes:
     ms = min(max(ms_from_datetime(since), wire.FIRST_MS), wire.LAST_MS)
     utc = datetime_from_ms(ms).replace(tzinfo=None)
     text = utc.isoformat(timespec="milliseconds")
-    return wire.encode({"since_timestamp": text})
+    return Call(
+        path=BUCKETS_PATH,
+        payload=wire.encode({"since_timestamp": text}),
+        parse=_parse_buckets_reply,
+        max_reply_bytes=_BUCKETS_BYTES,
+    )
 
 
-def parse_buckets_reply(payload: bytes) -> list[Bucket]:
-    """Parse the decrypted reply, in the operator's order.
-
-    Raises:
-        ProtocolError: If it does not have the documented structure.
-    """
+def _parse_buckets_reply(payload: bytes) -> list[Bucket]:
+    """Parse the decrypted reply, in the operator's order."""
     buckets = wire.read_body(payload, list[_WireBucket])
     return [
         Bucket(one.bucket_id, one.last_updated.replace(tzinfo=UTC)) for one in buckets
@@ -270,6 +297,12 @@ class OptedOutUID(RedactedRepr, frozen=True):
 
 class _StatusBody(msgspec.Struct):
     opted_out: list[OptedOutUID]
+
+
+def status_call(raw_uids: Sequence[str]) -> Call[OptOutStatus]:
+    """Build a call that asks for the opt-out status of *raw_uids*."""
+    payload = build_status_request(raw_uids)
+    return Call(path=STATUS_PATH, payload=payload, parse=parse_status_reply)
 
 
 def build_status_request(raw_uids: Sequence[str]) -> bytes:

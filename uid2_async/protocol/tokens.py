@@ -6,6 +6,7 @@ See docs/protocol.md 2.1, 2.2, 2.3 and 2.9.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from hmac import compare_digest
 from typing import Final, TypeVar
 
@@ -25,6 +26,7 @@ from uid2_async.models import (
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.envelope import KEY_BYTES
 from uid2_async.protocol.normalize import write_identity_input
+from uid2_async.protocol.wire import Call
 
 R = TypeVar("R")
 
@@ -61,10 +63,10 @@ class _LogoutBody(msgspec.Struct):
     optout: str
 
 
-def build_generate_request(
+def generate_call(
     identity: Identity, *, tcf_consent_string: str | None = None, send_raw: bool = False
-) -> bytes:
-    """Build the JSON of a generate request (docs/protocol.md 2.1).
+) -> Call[IdentityTokens | OptedOut | InsufficientConsent]:
+    """Build a token/generate call (docs/protocol.md 2.1).
 
     Args:
         identity: The identity to generate tokens for.
@@ -77,7 +79,9 @@ def build_generate_request(
     fields = write_identity_input(identity, send_raw=send_raw)
     if tcf_consent_string is not None:
         fields["tcf_consent_string"] = tcf_consent_string
-    return wire.encode(fields)
+    return Call(
+        path=GENERATE_PATH, payload=wire.encode(fields), parse=parse_tokens_reply
+    )
 
 
 def parse_tokens_reply(
@@ -117,39 +121,43 @@ def _read_tokens(payload: bytes, results: Mapping[str, R]) -> IdentityTokens | R
     )
 
 
-def build_refresh_request(tokens: IdentityTokens) -> bytes:
-    """Return the refresh token, which is sent as it is (docs/protocol.md 2.2).
+def refresh_call(
+    held: IdentityTokens, *, now_ms: Callable[[], int]
+) -> Call[IdentityTokens | OptedOut]:
+    """Build a token/refresh call, which sends only the token (docs/protocol.md 2.2).
+
+    Args:
+        held: The tokens to refresh.
+        now_ms: Returns the operator's time in ms since the Unix epoch.
 
     Raises:
-        InputError: If it is empty, or could not be sent.
+        InputError: If the refresh token is empty or could not be sent, or the key that
+            decrypts the reply is needed, but missing or not valid.
     """
     try:
-        body = tokens.refresh_token.encode("ascii")
+        body = held.refresh_token.encode("ascii")
     except UnicodeEncodeError:
         body = b""
     if not body or body.translate(None, _CONTROL) != body:
         raise InputError("The refresh token is empty or has invalid characters.")
-    return body
+    key: bytes | None = b""
+    if len(body) == SEALED_REFRESH_CHARS:
+        key = base64.decode(held.refresh_response_key or "")
+        if key is None or len(key) != KEY_BYTES:
+            raise InputError(
+                "The refresh_response_key is missing or not base64 of 32 bytes.",
+                hint="Store it with the refresh token. It changes with every refresh.",
+            )
+    return Call(
+        path=REFRESH_PATH,
+        payload=body,
+        parse=partial(_parse_new_tokens, held=held, now_ms=now_ms),
+        bare=True,
+        reply_key=key,
+    )
 
 
-def refresh_reply_key(tokens: IdentityTokens) -> bytes:
-    """Return the key that decrypts the reply, or b"" if it is not encrypted.
-
-    Raises:
-        InputError: If the key is needed, but missing or not valid.
-    """
-    if len(tokens.refresh_token) != SEALED_REFRESH_CHARS:
-        return b""
-    key = base64.decode(tokens.refresh_response_key or "")
-    if key is None or len(key) != KEY_BYTES:
-        raise InputError(
-            "The refresh_response_key is missing or not base64 of 32 bytes.",
-            hint="Store it with the refresh token. It changes with every refresh.",
-        )
-    return key
-
-
-def parse_new_tokens(
+def _parse_new_tokens(
     payload: bytes, *, held: IdentityTokens, now_ms: Callable[[], int]
 ) -> IdentityTokens | OptedOut:
     """Parse the decrypted reply to a refresh of *held*, and reject an old one.
@@ -185,30 +193,32 @@ def replay_error(message: str, name: str) -> ProtocolError:
     return error
 
 
-def build_validate_request(
+def validate_call(
     identity: Identity, advertising_token: str, *, send_raw: bool = False
-) -> bytes:
-    """Build the JSON of a validate request (docs/protocol.md 2.3).
+) -> Call[bool]:
+    """Build a token/validate call: whether the token is the identity's.
+
+    See docs/protocol.md 2.3.
 
     Raises:
         InputError: If *identity* is invalid.
     """
     fields = write_identity_input(identity, send_raw=send_raw)
-    return wire.encode(fields | {"token": advertising_token})
+    return Call(
+        path=VALIDATE_PATH,
+        payload=wire.encode(fields | {"token": advertising_token}),
+        parse=partial(wire.read_body, kind=bool),
+    )
 
 
-def parse_validate_reply(payload: bytes) -> bool:
-    """Parse the decrypted reply to validate: whether the token is the identity's."""
-    return wire.read_body(payload, bool)
-
-
-def build_logout_request(identity: Identity, *, send_raw: bool = False) -> bytes:
-    """Build the JSON of a logout request (docs/protocol.md 2.9).
+def logout_call(identity: Identity, *, send_raw: bool = False) -> Call[None]:
+    """Build a token/logout call (docs/protocol.md 2.9).
 
     Raises:
         InputError: If *identity* is invalid.
     """
-    return wire.encode(write_identity_input(identity, send_raw=send_raw))
+    payload = wire.encode(write_identity_input(identity, send_raw=send_raw))
+    return Call(path=LOGOUT_PATH, payload=payload, parse=parse_logout_reply)
 
 
 def parse_logout_reply(payload: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The JSON of requests and replies, and the errors of other replies.
+"""Calls: the JSON of requests and replies, and the errors of other replies.
 
 Only a 200 reply is encrypted (docs/protocol.md 1.7 and 1.9). Every other body is
 unauthenticated. Only its status word is used and, for 400 and 401, a message that is
@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import (
     AuthError,
@@ -130,6 +131,43 @@ def read_body(
     if reply.body is None:
         raise ProtocolError("The reply has no body.", path="body")
     return reply.body
+
+
+# --- calls ----------------------------------------------------------------------------
+
+OwnCrypto: TypeAlias = Callable[
+    [int, Callable[[int], bytes]], tuple[bytes, Callable[[bytes], bytes]]
+]
+"""Encrypts one attempt. Takes the time in ms and a source of random bytes. Returns the
+body, and a function that decrypts the body of the reply."""
+
+
+class Call(RedactedRepr, Unpicklable, Generic[T], frozen=True, kw_only=True):
+    """A request, and how to parse its reply.
+
+    Attributes:
+        path: The endpoint.
+        payload: The request's JSON, or the bare refresh token.
+        parse: Parses the decrypted reply.
+        binary: Whether both bodies are raw bytes instead of base64 text.
+        bare: Whether the payload is sent unencrypted (token/refresh).
+        reply_key: The key that decrypts the reply. None means the client secret, and
+            empty that the reply is not encrypted.
+        own_crypto: Encrypts the request and decrypts the reply instead of the envelope
+            (token/client-generate). The payload is then ignored.
+        max_reply_bytes: The maximum size of the reply.
+    """
+
+    _repr_fields: ClassVar[tuple[str, ...]] = ("path", "binary")
+
+    path: str
+    payload: bytes = b""
+    parse: Callable[[bytes], T]
+    binary: bool = False
+    bare: bool = False
+    reply_key: bytes | None = None
+    own_crypto: OwnCrypto | None = None
+    max_reply_bytes: int = 1024 * 1024
 
 
 # --- replies other than 200 -----------------------------------------------------------

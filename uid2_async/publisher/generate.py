@@ -14,7 +14,7 @@ from uid2_async.clock import Monotonic, monotonic_of
 from uid2_async.errors import BadRequestError, InputError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Identity, InsufficientConsent, OptedOut, as_identity
-from uid2_async.protocol.tokens import build_generate_request
+from uid2_async.protocol.tokens import generate_call
 
 if TYPE_CHECKING:
     from uid2_async.client import UID2Client
@@ -92,7 +92,7 @@ async def try_generate(
     try:
         if refusal is not None:
             # A mistyped identity must be corrected now, even without an operator.
-            build_generate_request(as_identity(identity))
+            generate_call(as_identity(identity))
             return Unavailable(fresh_error(refusal))
         reply = await client.generate_token(
             identity, tcf_consent_string=tcf_consent_string, timeout=timeout
