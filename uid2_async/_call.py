@@ -248,7 +248,8 @@ class OperatorClient(Unpicklable):
                     # The caller's stop and wait objects may log them.
                     failure = error.with_traceback(None)
                 else:
-                    run.succeeded()
+                    if run.retry.budget is not None:
+                        run.retry.budget.succeeded(run.last_cost)
                     return result
                 run.failed(failure)
                 if isinstance(failure, EnvelopeError):
@@ -394,6 +395,7 @@ class _CallRun:
         self.region: str | None = None
         self.retries: Retries | None = None
         self.fresh_connection = False
+        self.last_cost: int | None = None
         self.time_retried = False
         if hooks:
             emit(hooks, CallStarted(endpoint=endpoint))
@@ -413,12 +415,6 @@ class _CallRun:
                 endpoint=self.endpoint, attempt=self.attempts, trace_id=self.trace_id
             )
             emit(self.hooks, started)
-
-    def succeeded(self) -> None:
-        """Return to the budget what a success is worth."""
-        if self.retry.budget is not None:
-            last_cost = None if self.retries is None else self.retries.last_cost
-            self.retry.budget.succeeded(last_cost)
 
     def failed(self, error: UID2Error) -> None:
         """Add the details of the attempt to its error, and notify hooks."""
@@ -469,6 +465,7 @@ class _CallRun:
                 # The error refers to this frame.
                 del error
         self.fresh_connection = self.retries.fresh_connection
+        self.last_cost = self.retries.last_cost
         path, number = self.endpoint, self.attempts + 1
         logger.info("%s: attempt %d follows in %.3f s", path, number, delay)
         emit(self.hooks, RetryScheduled(endpoint=path, attempt=number, delay=delay))

@@ -227,14 +227,36 @@ class ClockSkew:
         return ClockReading(wall_ms, monotonic_s, ahead_ms, operator_ms)
 
     def observe(
-        self, sent: ClockReading, received: ClockReading, server_ms: int
+        self,
+        sent: ClockReading,
+        received: ClockReading,
+        server_ms: int,
+        *,
+        sealed: bool = True,
     ) -> None:
-        """Add the time in an encrypted reply as a sample."""
-        if self._best is not None and not self._best.sealed:
+        """Add the time in a reply, as if it was created half-way between the readings.
+
+        A time that is not *sealed*, in an unencrypted reply, replaces all others, and
+        the next sealed one replaces it.
+        """
+        began, ended = sent.monotonic_s, received.monotonic_s
+        if not (sealed and self._best and self._best.sealed):
             self._samples.clear()
-        best = self._add(sent, received, server_ms, sealed=True)
+        sample = _Sample(
+            _APPLIED_MS + (ended - began) * 500,
+            server_ms - (began + ended) * 500,
+            received.ahead_ms,
+            ended,
+            sealed,
+        )
+        self._samples.append(sample)
+        # Stored, because each call reads it several times. The best one has the
+        # shortest round trip.
+        best = self._best = min(self._samples, key=attrgetter("tolerance_ms"))
         offset_ms = best.anchor_ms - received.ahead_ms
-        if not self._warned and abs(offset_ms) > max(_WARNED_MS, best.tolerance_ms):
+        if self._warned or not sealed:
+            return
+        if abs(offset_ms) > max(_WARNED_MS, best.tolerance_ms):
             self._warned = True
             logger.warning("This machine's clock is off by %.0f s", -offset_ms / 1000)
 
@@ -270,32 +292,5 @@ class ClockSkew:
         offset = date_ms - sent.operator_ms - half_way_ms
         error.offset = offset / 1000
         if _APPLIED_MS < abs(offset) <= _MOST_BY_DATE_MS:
-            self._samples.clear()
-            self._add(sent, received, date_ms, sealed=False)
+            self.observe(sent, received, date_ms, sealed=False)
             error.corrected, error.late = True, False
-
-    def _add(
-        self,
-        sent: ClockReading,
-        received: ClockReading,
-        server_ms: int,
-        *,
-        sealed: bool,
-    ) -> _Sample:
-        """Add a sample, as if the reply was created half-way between the readings.
-
-        Returns:
-            The best sample, which is that of the shortest round trip.
-        """
-        began, ended = sent.monotonic_s, received.monotonic_s
-        sample = _Sample(
-            _APPLIED_MS + (ended - began) * 500,
-            server_ms - (began + ended) * 500,
-            received.ahead_ms,
-            ended,
-            sealed,
-        )
-        self._samples.append(sample)
-        # Stored, because each call reads it several times.
-        self._best = min(self._samples, key=attrgetter("tolerance_ms"))
-        return self._best

@@ -116,7 +116,7 @@ def prepare_map(
     kind, values = alike
     found = many_identity_bytes(kind, values)
     key = HASH_KINDS[kind]
-    valid = [data for data in found if data is not None]
+    valid = list(filter(None, found))
     order: list[str | None] = [key] * len(found)
     if len(valid) < len(found):
         order = [None if data is None else key for data in found]

@@ -264,7 +264,8 @@ class TokenRefresher:
         safe to call this twice.
         """
         self._closed = True
-        flights = list(self._running().values())
+        here = asyncio.get_running_loop()
+        flights = [one for one in self._flights.values() if one.get_loop() is here]
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
@@ -349,7 +350,11 @@ class TokenRefresher:
         self, held: IdentityTokens, digest: str
     ) -> asyncio.Task[_Result]:
         """Join the running refresh of *held*, or start one."""
-        running = self._running()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # The refreshes of a closed loop never end, so that none must wait for them.
+            self._loop, self._flights = loop, {}
+        running = self._flights
         flight = running.get(digest)
         if flight is None:
             flight = running[digest] = asyncio.create_task(self._refresh(held, digest))
@@ -363,16 +368,6 @@ class TokenRefresher:
 
             flight.add_done_callback(end)
         return flight
-
-    def _running(self) -> dict[str, asyncio.Task[_Result]]:
-        """Return the refreshes of the running event loop.
-
-        Those of a closed loop never end, so that callers must not wait for them.
-        """
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._flights = loop, {}
-        return self._flights
 
     async def _refresh(self, held: IdentityTokens, digest: str) -> _Result:
         """Refresh *held*, and cache the result."""
