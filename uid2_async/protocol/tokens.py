@@ -207,7 +207,7 @@ def validate_call(
     return Call(
         path=VALIDATE_PATH,
         payload=wire.encode(fields | {"token": advertising_token}),
-        parse=partial(wire.read_body, kind=bool),
+        parse=lambda payload: wire.read_body(payload, bool),
     )
 
 
