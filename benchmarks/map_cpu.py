@@ -68,7 +68,7 @@ def ours(identities: Sequence[str | EmailHash]) -> None:
         iv=os.urandom(12),
     )
     opened = envelope.open(canned(nonce), key=KEY, nonce=nonce)
-    mapping.parse_map_v3_reply(opened.payload, query)
+    mapping.align_map(query, mapping.parse_map_v3_rows(opened.payload, query.values))
 
 
 def official(asked: IdentityMapV3Input) -> None:

@@ -74,7 +74,9 @@ def ours() -> None:
     payload = wire.encode(query.values)
     envelope.seal(payload, key=KEY, now_ms=0, nonce=nonce, iv=os.urandom(12))
     opened = envelope.open(canned.answer(nonce), key=KEY, nonce=nonce)
-    found = mapping.parse_map_v3_reply(opened.payload, query)
+    found = mapping.align_map(
+        query, mapping.parse_map_v3_rows(opened.payload, query.values)
+    )
     rows = [(row.raw_uid, row.refresh_from) for row in found]
     assert len(rows) == BATCH
 

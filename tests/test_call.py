@@ -1,4 +1,4 @@
-"""The pipeline: what each attempt seals, sends and opens, and what hooks see."""
+"""Calls: what each attempt seals, sends and opens, and what hooks see."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uid2_async import AesGcmEnvelope, RetryPolicy, errors
-from uid2_async._call import Call, Credentials, Pipeline
-from uid2_async._private import Secret
+from uid2_async import RetryPolicy, UID2Client, errors
 from uid2_async._version import __version__
 from uid2_async.connections import ConnectionLimit
 from uid2_async.hooks import (
@@ -29,6 +27,7 @@ from uid2_async.hooks import (
 )
 from uid2_async.operator.envelope import decrypt_request, encrypt_reply
 from uid2_async.protocol import base64
+from uid2_async.protocol.wire import Call
 from uid2_async.testing import ManualClock
 from uid2_async.transport import Reply, Request
 
@@ -97,24 +96,23 @@ def answer(
 
 
 class Bench:
-    """A pipeline over a script, with a clock that ticks by a second."""
+    """A client over a script, with a clock that ticks by a second."""
 
-    def __init__(self, *script: Any, **options: Any) -> None:
-        """Prepare the pipeline."""
+    def __init__(self, *script: Any, random_bytes: Any = os.urandom) -> None:
+        """Prepare the client."""
         self.transport = ScriptedTransport(*script)
         self.events: list[Any] = []
         ticks = count()
-        options = {
-            "credentials": Credentials(api_key=Secret("canary-key"), secret=Secret(KEY))
-        } | options
-        self.pipeline = Pipeline(
+        self.client = UID2Client(
+            "https://operator.example.com",
+            api_key="canary-key",
+            client_secret=base64.encode_text(KEY),
             transport=self.transport,
-            envelope=AesGcmEnvelope(),
             clock=lambda: START + timedelta(seconds=next(ticks)),
-            connection_limit=ConnectionLimit(2),
-            **options,
+            retry=RetryPolicy(_sleep=self.no_sleep, _random=lambda: 0.5),
+            hooks=[self.events.append],
         )
-        self.retry = RetryPolicy(_sleep=self.no_sleep, _random=lambda: 0.5)
+        self.client._random_bytes = random_bytes
 
     async def no_sleep(self, seconds: float) -> None:
         """Wait for nothing."""
@@ -123,9 +121,7 @@ class Bench:
         """Make one call that returns the opened payload."""
         options = {"path": PATH, "payload": b"question", "parse": bytes} | options
         call: Call[bytes] = Call(**options)
-        return await self.pipeline.run(
-            call, retry=self.retry, timeout=timeout, hooks=[self.events.append]
-        )
+        return await self.client.run_call(call, timeout=timeout)
 
 
 async def test_a_call_is_sealed_sent_opened_and_parsed() -> None:
@@ -245,19 +241,19 @@ async def test_the_operators_clock_is_known_after_a_suspension() -> None:
     """The event loop's clock stood still meanwhile; that is no clock that was set."""
     clock = ManualClock(START)
     transport = ScriptedTransport(answer(late_ms=300_000), answer())
-    bench = Bench()
-    bench.pipeline = Pipeline(
+    client = UID2Client(
+        "https://operator.example.com",
+        api_key="key",
+        client_secret=base64.encode_text(KEY),
         transport=transport,
-        envelope=AesGcmEnvelope(),
-        credentials=Credentials(api_key=Secret("key"), secret=Secret(KEY)),
         clock=clock,
-        connection_limit=ConnectionLimit(2),
     )
-    await bench.run()
+    call: Call[bytes] = Call(path=PATH, parse=bytes)
+    await client.run_call(call)
     clock.advance(86_400)
 
-    assert bench.pipeline.skew.seconds == 300
-    await bench.run()
+    assert client.clock_skew == 300
+    await client.run_call(call)
     opened = decrypt_request(base64.decode(transport.requests[-1].body) or b"", KEY)
     assert opened.sent_ms == START_MS + 86_400_000 + 300_000
 
@@ -271,9 +267,9 @@ async def test_a_broken_hook_cannot_break_a_call(
         raise RuntimeError("canary")
 
     bench = Bench(answer())
-    call: Call[bytes] = Call(path=PATH, payload=b"", parse=bytes)
+    client = bench.client.with_options(hooks=[broken])
 
-    await bench.pipeline.run(call, retry=bench.retry, timeout=30, hooks=[broken])
+    await client.run_call(Call(path=PATH, parse=bytes))
 
     assert "A hook failed with RuntimeError" in caplog.text
     assert "canary" not in caplog.text
@@ -402,18 +398,6 @@ async def test_a_call_may_bring_its_own_crypto() -> None:
     assert second.endswith(b"rr")
 
 
-async def test_without_credentials_no_api_key_is_sent() -> None:
-    """What is sent instead is the pipeline's own affair."""
-    reply = Reply(status=200, headers={}, body=b"{}")
-    bench = Bench(lambda request: reply, credentials=None, headers={"Origin": "here"})
-
-    await bench.run(bare=True, reply_key=b"")
-
-    headers = bench.transport.requests[0].headers
-    assert "Authorization" not in headers
-    assert headers["Origin"] == "here"
-
-
 async def test_an_attempt_gets_no_more_time_than_is_left() -> None:
     """The attempt's bound shrinks with the call's."""
     bench = Bench(answer())
@@ -491,11 +475,8 @@ def test_slots_follow_a_new_event_loop() -> None:
     asyncio.run(contend())
 
 
-def test_credentials_and_calls_hide_their_content() -> None:
-    """No repr shows a key, a secret or a payload."""
+def test_calls_hide_their_content() -> None:
+    """No repr shows a payload."""
     call: Call[bytes] = Call(path=PATH, payload=b"canary", parse=bytes)
-    shown = repr(call) + repr(
-        Credentials(api_key=Secret("canary"), secret=Secret(b"canary"))
-    )
 
-    assert "canary" not in shown
+    assert "canary" not in repr(call)

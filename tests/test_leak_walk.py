@@ -77,7 +77,6 @@ NOT_CALLED = {
     "uid2_async.blocking.BlockingClient.submit": "takes a coroutine function",
     "uid2_async.blocking.BlockingKeyStore.submit": "as above",
     "uid2_async.blocking.BlockingTokenRefresher.submit": "as above",
-    "uid2_async.protocol.reply.body_of": "takes a reply's status word: shown",
     "uid2_async.testing.OperatorThread.__exit__": "ends a thread that must run",
     "uid2_async.bulk.mapper.Records": "made by BulkMapper.map, which is walked",
 }

@@ -28,17 +28,16 @@ from uid2_async import (
     UID2Client,
     errors,
 )
-from uid2_async._call import Call, Credentials, Pipeline
 from uid2_async._private import Secret
 from uid2_async.bulk.database import Query, Table
 from uid2_async.bulk.stores import StoreFile
 from uid2_async.client_side import ClientSideClient
 from uid2_async.config import Settings
-from uid2_async.connections import ConnectionLimit
 from uid2_async.operator import LocalOperator, OperatorData, data
 from uid2_async.operator.salts import BucketIds
 from uid2_async.protocol.envelope import AesGcmEnvelope
 from uid2_async.protocol.keyring import Key, KeyRing, KeysBody
+from uid2_async.protocol.wire import Call
 from uid2_async.publisher import TokenRefresher
 from uid2_async.publisher.sealed_cookie import SealedCookie
 from uid2_async.transport import Request
@@ -71,11 +70,6 @@ def page_client() -> ClientSideClient:
     )
 
 
-def credentials() -> Credentials:
-    """Make what a pipeline holds."""
-    return Credentials(api_key=Secret(API_KEY), secret=Secret(KEY))
-
-
 HOLDERS: dict[type, Callable[[], Any]] = {
     AesGcmEnvelope: used_envelope,
     BidstreamClient: lambda: BidstreamClient(KeyStore(client())),
@@ -85,20 +79,12 @@ HOLDERS: dict[type, Callable[[], Any]] = {
     BucketIds: lambda: BucketIds("", "canary"),
     Call: lambda: Call(path="/", parse=bytes, reply_key=KEY),
     ClientSideClient: page_client,
-    Credentials: credentials,
     Key: lambda: Key(**KEY_OPTIONS),
     KeyRing: lambda: KeyRing(keys={1: Key(**KEY_OPTIONS)}),
     KeyStore: lambda: KeyStore(client()),
     KeysBody: lambda: KeysBody(keys=(Key(**KEY_OPTIONS),)),
     LocalOperator: LocalOperator,
     OperatorData: lambda: WORLD,
-    Pipeline: lambda: Pipeline(
-        transport=SessionPool(URL),
-        envelope=AesGcmEnvelope(),
-        credentials=credentials(),
-        clock=None,
-        connection_limit=ConnectionLimit(1),
-    ),
     Request: lambda: Request(
         path="/", headers={"Authorization": API_KEY}, body=b"", timeout=1
     ),

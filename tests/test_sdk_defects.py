@@ -242,7 +242,7 @@ def test_26_one_hash_may_be_an_email_and_a_phone() -> None:
     body = {"email_hash": [mapped, mapped], "phone_hash": [{"e": "optout"}]}
     payload = json.dumps({"status": "success", "body": body}).encode()
 
-    found = mapping.parse_map_v3_reply(payload, query)
+    found = mapping.align_map(query, mapping.parse_map_v3_rows(payload, query.values))
 
     first, second, third = found
     assert first == third != second
@@ -257,9 +257,14 @@ def test_27_a_newer_operator_may_say_more() -> None:
     body = {"email_hash": [row], "loyalty_hash": []}
     payload = json.dumps({"status": "success", "body": body, "new": 1}).encode()
 
-    assert isinstance(mapping.parse_map_v3_reply(payload, query)[0], MappedUID)
+    assert isinstance(
+        mapping.align_map(query, mapping.parse_map_v3_rows(payload, query.values))[0],
+        MappedUID,
+    )
     with pytest.raises(errors.OperatorError):
-        mapping.parse_map_v3_reply(b'{"status":"maintenance"}', query)
+        mapping.align_map(
+            query, mapping.parse_map_v3_rows(b'{"status":"maintenance"}', query.values)
+        )
 
 
 async def test_29_local_time_is_never_guessed(client: UID2Client) -> None:

@@ -1,4 +1,4 @@
-"""The pipeline: limit, encrypt, send, decrypt and parse, with retries around all of it.
+"""One call to an operator: limit, encrypt, send, decrypt and parse, with retries.
 
 Each attempt encrypts anew after every wait, so that an envelope has a fresh time, nonce
 and IV and never expires in a queue (docs/protocol.md 1.4).
@@ -7,16 +7,20 @@ and IV and never expires in a queue (docs/protocol.md 1.4).
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Self,
+    TypedDict,
+    TypeVar,
+)
 
-import attrs
-
-from uid2_async._private import RedactedRepr, Secret, Unpicklable
-from uid2_async._traceback import unwrapped
+from uid2_async._private import Secret, Unpicklable, logger
+from uid2_async._traceback import strip_tracebacks, unwrapped
 from uid2_async._version import __version__
 from uid2_async.clock import Clock, ClockReading, ClockSkew, monotonic_of, ns_clock
 from uid2_async.connections import ConnectionLimit
@@ -35,33 +39,31 @@ from uid2_async.hooks import (
     Hook,
     ReplyMismatch,
     RetryScheduled,
+    count_identities,
     emit,
 )
-from uid2_async.protocol import base64
+from uid2_async.identity_tokens import IdentityTokens
+from uid2_async.models import OptedOut
+from uid2_async.protocol import base64, tokens
 from uid2_async.protocol.envelope import (
     IV_BYTES,
     NONCE_BYTES,
+    AesGcmEnvelope,
     Envelope,
     OpenedReply,
 )
-from uid2_async.protocol.reply import error_from_reply, http_date_ms
+from uid2_async.protocol.wire import Call, error_from_reply, http_date_ms
 from uid2_async.retry import Retries, RetryPolicy
-from uid2_async.transport import Reply, Request, Transport
+from uid2_async.transport import Reply, Request, SessionPool, Transport
+
+if TYPE_CHECKING:
+    import aiohttp
 
 T = TypeVar("T")
 
-OwnCrypto: TypeAlias = Callable[
-    [int, Callable[[int], bytes]], tuple[bytes, Callable[[bytes], bytes]]
-]
-"""Encrypts one attempt. Takes the time in ms and a source of random bytes. Returns the
-body, and a function that decrypts the body of the reply."""
-
-_OpenReply: TypeAlias = Callable[[bytes], OpenedReply]
-
-logger: logging.Logger = logging.getLogger("uid2_async")
-
 CLIENT_VERSION: Final = f"uid2-async-{__version__}"
 
+_DEFAULT_CONNECTIONS: Final = 100
 # The maximum difference between the time in a reply and ours, which limits replays in
 # addition to the nonce. Operators reject requests that differ by two minutes.
 _PLAUSIBLE_MS: Final = 10 * 60 * 1000
@@ -72,113 +74,186 @@ _REPLY_KEY_HINT = (
     "proxy or captive portal replies instead of the operator."
 )
 _OK: Final = 200
-# Calls strip their tracebacks anyway.
-_encode = unwrapped(base64.encode)
-_decode = unwrapped(base64.decode)
 _TEXT: Final = "text/plain"
 _BINARY: Final = "application/octet-stream"
 
 
-class Credentials(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
-    """An API key and its client secret.
+class CallOptions(TypedDict, total=False):
+    """Options of calls, which can change without new connections."""
+
+    retry: RetryPolicy | None
+    max_retries: int | None
+    hooks: Iterable[Hook]
+    timeout: float
+
+
+class OperatorClient(Unpicklable):
+    """The connections to an operator, and the calls over them.
 
     Attributes:
-        api_key: The API key, which is sent with each request.
-        secret: The client secret, 32 bytes, which is never sent.
+        base_urls: The operator's URLs, in order of preference.
+        hooks: The hooks that are called with each event.
     """
 
-    api_key: Secret[str]
-    secret: Secret[bytes]
+    base_urls: tuple[str, ...]
+    hooks: tuple[Hook, ...]
+    # Only a client with an API key has both.
+    _api_key: Secret[str] | None = None
+    _secret: Secret[bytes] = Secret(b"")
 
-
-class Call(RedactedRepr, Unpicklable, Generic[T], frozen=True, kw_only=True):
-    """A request, and how to parse its reply.
-
-    Attributes:
-        path: The endpoint.
-        payload: The request's JSON, or the bare refresh token.
-        parse: Parses the decrypted reply.
-        binary: Whether both bodies are raw bytes instead of base64 text.
-        bare: Whether the payload is sent unencrypted (token/refresh).
-        reply_key: The key that decrypts the reply. None means the client secret, and
-            empty that the reply is not encrypted.
-        own_crypto: Encrypts the request and decrypts the reply instead of the envelope
-            (token/client-generate). The payload is then ignored.
-        max_reply_bytes: The maximum size of the reply.
-    """
-
-    _repr_fields: ClassVar[tuple[str, ...]] = ("path", "binary")
-
-    path: str
-    payload: bytes = b""
-    parse: Callable[[bytes], T]
-    binary: bool = False
-    bare: bool = False
-    reply_key: bytes | None = None
-    own_crypto: OwnCrypto | None = None
-    max_reply_bytes: int = 1024 * 1024
-
-
-class Pipeline:
-    """Makes calls by means of the envelope, the transport and the retry policy."""
-
-    def __init__(
+    def _connect(  # noqa: PLR0913 - keyword options, each of its own meaning
         self,
+        base_url: str | Sequence[str],
         *,
-        transport: Transport,
-        envelope: Envelope,
-        credentials: Credentials | None,
-        clock: Clock | None,
-        connection_limit: ConnectionLimit,
+        session: aiohttp.ClientSession | None = None,
+        transport: Transport | None = None,
+        envelope: Envelope | None = None,
+        proxy: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        allow_http: bool = False,
+        clock: Clock | None = None,
         headers: Mapping[str, str] | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """Store the parts. No clock means the system's."""
-        self._transport = transport
-        self.send: Callable[[Request], Awaitable[Reply]] = unwrapped(transport.send)
-        self._envelope = envelope
-        self._credentials = credentials
-        self.headers: Secret[dict[str, str]] = Secret(
-            _fixed_headers(credentials, headers or {})
+        """Validate the connection options. Nothing is opened yet.
+
+        Raises:
+            ConfigError: If an option is not valid or contradicts another one.
+            TypeError: If both a session and a transport are passed.
+        """
+        if transport is not None and session is not None:
+            raise TypeError("Pass either session or transport, not both.")
+        if transport is not None and not (proxy is None and ca_file is None):
+            raise ConfigError(
+                "A transport has its own proxy and certificates.",
+                hint="Pass proxy= and ca_file= to the SessionPool that is the "
+                "transport, not to the client.",
+            )
+        pool = SessionPool(
+            base_url,
+            session=session,
+            proxy=proxy,
+            ca_file=ca_file,
+            allow_http=allow_http,
+        )
+        self.base_urls = pool.base_urls
+        self._transport: Transport = transport or pool
+        self._owns_transport = transport is None
+        self._send: Callable[[Request], Awaitable[Reply]] = unwrapped(
+            self._transport.send
+        )
+        self._envelope = envelope or AesGcmEnvelope()
+        self._headers = Secret(
+            {
+                "Accept-Encoding": "identity",
+                "User-Agent": CLIENT_VERSION,
+                "X-UID2-Client-Version": CLIENT_VERSION,
+                **(headers or {}),
+            }
         )
         # The event loop's clock does not run while the machine is suspended.
-        self.skew: ClockSkew = ClockSkew(ns_clock(clock), monotonic_of(clock, None))
-        self.connection_limit: ConnectionLimit = connection_limit
+        self._skew = ClockSkew(ns_clock(clock), monotonic_of(clock, None))
+        limit = getattr(self._transport, "max_connections", _DEFAULT_CONNECTIONS)
+        self._connection_limit = ConnectionLimit(limit)
         self._random_bytes = random_bytes
 
-    async def run(
-        self,
-        call: Call[T],
-        *,
-        retry: RetryPolicy,
-        timeout: float,
-        hooks: Sequence[Hook] = (),
-    ) -> T:
-        """Make *call*, with retries, within *timeout* seconds.
+    def _set_call_options(self, options: CallOptions) -> None:
+        if "retry" in options or "max_retries" in options:
+            self._retry = _retry_policy(
+                options.get("retry"), options.get("max_retries")
+            )
+        if "hooks" in options:
+            self.hooks = tuple(options["hooks"])
+        if "timeout" in options:
+            self._timeout = positive(options["timeout"], "timeout")
+
+    async def __aenter__(self) -> Self:
+        """Return the client. Nothing is opened before the first call."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the client."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections that this client opened. Calling it twice is safe."""
+        if self._owns_transport:
+            await self._transport.aclose()
+
+    @property
+    def clock_skew(self) -> float:
+        """The number of seconds that the operator's clock is ahead of this machine's.
+
+        It is estimated from encrypted replies, or from a request that was rejected
+        because of its time. It is 0 if it is below 5 s or unknown. The times in
+        requests are corrected by it. Use it only to shorten, never to extend, the
+        lifetime of tokens.
+        """
+        return self._skew.read().offset_s
+
+    async def refresh_token(
+        self, identity_tokens: IdentityTokens, *, timeout: float | None = None
+    ) -> IdentityTokens | OptedOut:
+        """Refresh identity tokens (docs/protocol.md 2.2). The API key is not needed.
+
+        The old tokens remain valid until they expire, so a lost reply loses nothing.
+
+        Example:
+            >>> if tokens.state(datetime.now(UTC)) is TokenState.DUE:
+            ...     tokens = await client.refresh_token(tokens)
+
+        Args:
+            identity_tokens: The result of generate_token or of the last refresh.
+            timeout: In seconds, instead of the client's.
+
+        Returns:
+            New tokens with a new refresh_response_key; or OptedOut.
+
+        Raises:
+            InputError: If the tokens lack what is needed to decrypt the reply.
+            ExpiredTokenError: If the refresh token has expired. Generate new tokens.
+            InvalidTokenError: If the operator does not know the refresh token, or if it
+                has expired and the API key is not valid.
+        """
+        call = tokens.refresh_call(
+            identity_tokens, now_ms=lambda: self._skew.read().operator_ms
+        )
+        return await self._counted(self._run(call, timeout), call.path, ["token"])
+
+    def _counted(
+        self, work: Coroutine[Any, Any, T], endpoint: str, kinds: Iterable[str]
+    ) -> Coroutine[Any, Any, T]:
+        """Let hooks see the results of *work*, for one identity of each of *kinds*."""
+        if not self.hooks:
+            return work
+        return count_identities(work, hooks=self.hooks, endpoint=endpoint, kinds=kinds)
+
+    async def _run(self, call: Call[T], timeout: float | None) -> T:
+        """Make *call*, with retries, within *timeout* seconds or the client's.
 
         Raises:
             UID2Error: The error of the last attempt, with endpoint, trace ID and
                 attempts.
         """
-        now = asyncio.get_running_loop().time
-        began = now()
-        run = _CallRun(self, call, retry, hooks, now, began, began + timeout)
-        if hooks:
-            emit(hooks, CallStarted(endpoint=call.path))
+        seconds = self._timeout if timeout is None else positive(timeout, "timeout")
+        run = _CallRun(call.path, self._retry, self.hooks, seconds)
         error_type: str | None = None
         try:
             while True:
+                run.begin_attempt()
                 try:
-                    result = await run.attempt()
+                    result = await self._attempt(call, run)
                 except UID2Error as error:
                     # The frames below contain the secret, the request and the reply.
                     # The caller's stop and wait objects may log them.
                     failure = error.with_traceback(None)
                 else:
-                    if retry.budget is not None:
-                        cost = None if run.retries is None else run.retries.last_cost
-                        retry.budget.succeeded(cost)
+                    if run.retry.budget is not None:
+                        run.retry.budget.succeeded(run.last_cost)
                     return result
+                run.failed(failure)
+                if isinstance(failure, EnvelopeError):
+                    await self._renew_after(failure, run)
                 await run.wait_or_raise(failure)
         except BaseException as error:
             error_type = type(error).__name__
@@ -186,15 +261,55 @@ class Pipeline:
                 run.log_failure(error)
             raise
         finally:
-            if hooks:
-                emit(hooks, run.finished(error_type))
+            if self.hooks:
+                run.finish(error_type, self.clock_skew)
 
-    def seal(self, call: Call[T], now_ms: int) -> tuple[bytes, _OpenReply]:
+    async def _attempt(self, call: Call[T], run: _CallRun) -> T:
+        connection = await self._connection_limit.acquire(run.deadline)
+        try:
+            sent = self._skew.read()
+            body, open_reply = self._seal(call, sent.operator_ms)
+            reply = await self._send(self._request(call, run, body))
+            received = self._skew.read()
+        finally:
+            connection.release()
+        run.region = reply.region
+        try:
+            if reply.status != _OK:
+                raise self._refusal(call, reply, sent, received)
+            opened = open_reply(reply.body)
+        except UID2Error as error:
+            error.reused_connection = reply.reused_connection
+            raise
+        if opened.server_ms is not None:
+            self._skew.observe(sent, received, opened.server_ms)
+        return call.parse(opened.payload)
+
+    def _request(self, call: Call[T], run: _CallRun, body: bytes) -> Request:
+        retry, left = run.retry, run.deadline - run.now()
+        return Request(
+            path=call.path,
+            headers={
+                **self._headers.reveal(),
+                "Content-Type": _BINARY if call.binary else _TEXT,
+                "UID-Trace-Id": run.trace_id,
+            },
+            body=body,
+            timeout=max(0.0, min(retry.attempt_timeout, left)),
+            idle_timeout=retry.idle_timeout,
+            max_reply_bytes=call.max_reply_bytes,
+            # An unencrypted reply does not identify its request.
+            fresh_connection=run.fresh_connection or call.reply_key == b"",
+        )
+
+    def _seal(
+        self, call: Call[T], now_ms: int
+    ) -> tuple[bytes, Callable[[bytes], OpenedReply]]:
         """Return the body of one attempt, and the function that decrypts its reply."""
         if call.own_crypto is not None:
             body, open_own = call.own_crypto(now_ms, self._random_bytes)
             return body, lambda reply: OpenedReply(open_own(reply))
-        secret = b"" if self._credentials is None else self._credentials.secret.reveal()
+        secret = self._secret.reveal()
         key = secret if call.reply_key is None else call.reply_key
         if call.bare:
             return call.payload, partial(self._open, call, key, None, now_ms)
@@ -204,7 +319,7 @@ class Pipeline:
         sealed = self._envelope.seal(
             call.payload, key=secret, now_ms=now_ms, nonce=nonce, iv=iv
         )
-        body = sealed if call.binary else _encode(sealed)
+        body = sealed if call.binary else base64.encode(sealed)
         return body, partial(self._open, call, key, nonce, now_ms)
 
     def _open(
@@ -213,7 +328,7 @@ class Pipeline:
         """Decrypt a reply, unless an unencrypted one is expected."""
         if call.reply_key == b"":
             return OpenedReply(body)
-        sealed = body if call.binary else _decode(body)
+        sealed = body if call.binary else base64.decode(body)
         if sealed is None:
             raise EnvelopeError
         try:
@@ -229,13 +344,13 @@ class Pipeline:
             raise untimely
         return opened
 
-    def refusal(
+    def _refusal(
         self, call: Call[T], reply: Reply, sent: ClockReading, received: ClockReading
     ) -> UID2Error:
         """Return the error for an HTTP status other than 200."""
         secrets = [call.payload.decode("ascii", "replace")] if call.bare else []
-        if self._credentials is not None:
-            secrets.append(self._credentials.api_key.reveal())
+        if self._api_key is not None:
+            secrets.append(self._api_key.reveal())
         error = error_from_reply(
             reply.status,
             reply.headers,
@@ -246,59 +361,46 @@ class Pipeline:
         # A reply to another request says nothing about the time of this one.
         if isinstance(error, ClockSkewError) and not reply.reused_connection:
             date_ms = http_date_ms(reply.headers.get("date"))
-            self.skew.on_time_rejected(error, sent, received, date_ms)
+            self._skew.on_time_rejected(error, sent, received, date_ms)
         return error
 
-    async def renew(self) -> None:
-        """Make the transport use other connections, if it can."""
+    async def _renew_after(self, error: EnvelopeError, run: _CallRun) -> None:
+        """Renew connections that carry foreign replies, and report such a reply."""
+        mismatch = error.foreign_nonce or error.untimely
         renew = getattr(self._transport, "renew", None)
-        if renew is not None:
+        if renew is not None and (mismatch or error.reused_connection):
             await renew()
+        if mismatch:
+            run.report_mismatch()
 
 
-@attrs.define(eq=False, repr=False)
-class _CallRun(Generic[T]):
-    """The attempts of one call. Times are the event loop's, in seconds."""
+class _CallRun:
+    """What hooks, logs and the retry policy see of one call.
 
-    pipeline: Pipeline
-    call: Call[T]
-    retry: RetryPolicy
-    hooks: Sequence[Hook]
-    now: Callable[[], float]
-    began: float
-    deadline: float
-    attempts: int = 0
-    started: float = 0.0
-    trace_id: str = ""
-    region: str | None = None
-    retries: Retries | None = None
-    fresh_connection: bool = False
-    time_retried: bool = False
+    Times are the event loop's, in seconds.
+    """
 
-    async def attempt(self) -> T:
-        pipeline, call = self.pipeline, self.call
-        self._begin_attempt()
-        connection = await pipeline.connection_limit.acquire(self.deadline)
-        try:
-            sent = pipeline.skew.read()
-            body, open_reply = pipeline.seal(call, sent.operator_ms)
-            reply = await pipeline.send(self._request(body))
-            received = pipeline.skew.read()
-        finally:
-            connection.release()
-        self.region = reply.region
-        try:
-            if reply.status != _OK:
-                raise pipeline.refusal(call, reply, sent, received)
-            opened = open_reply(reply.body)
-        except UID2Error as error:
-            error.reused_connection = reply.reused_connection
-            raise
-        if opened.server_ms is not None:
-            pipeline.skew.observe(sent, received, opened.server_ms)
-        return call.parse(opened.payload)
+    def __init__(
+        self, endpoint: str, retry: RetryPolicy, hooks: Sequence[Hook], seconds: float
+    ) -> None:
+        self.endpoint = endpoint
+        self.retry = retry
+        self.hooks = hooks
+        self.now = asyncio.get_running_loop().time
+        self.began = self.now()
+        self.deadline = self.began + seconds
+        self.attempts = 0
+        self.started = 0.0
+        self.trace_id = ""
+        self.region: str | None = None
+        self.retries: Retries | None = None
+        self.fresh_connection = False
+        self.last_cost: int | None = None
+        self.time_retried = False
+        if hooks:
+            emit(hooks, CallStarted(endpoint=endpoint))
 
-    def _begin_attempt(self) -> None:
+    def begin_attempt(self) -> None:
         """Count the attempt, and choose its trace ID."""
         # A random UUID of version 4. uuid.uuid4 takes three times as long.
         text = os.urandom(16).hex()
@@ -310,35 +412,47 @@ class _CallRun(Generic[T]):
         self.started = self.now()
         if self.hooks:
             started = AttemptStarted(
-                endpoint=self.call.path, attempt=self.attempts, trace_id=self.trace_id
+                endpoint=self.endpoint, attempt=self.attempts, trace_id=self.trace_id
             )
             emit(self.hooks, started)
 
-    def _request(self, body: bytes) -> Request:
-        call, retry = self.call, self.retry
-        return Request(
-            path=call.path,
-            headers={
-                **self.pipeline.headers.reveal(),
-                "Content-Type": _BINARY if call.binary else _TEXT,
-                "UID-Trace-Id": self.trace_id,
-            },
-            body=body,
-            timeout=max(0.0, min(retry.attempt_timeout, self.deadline - self.now())),
-            idle_timeout=retry.idle_timeout,
-            max_reply_bytes=call.max_reply_bytes,
-            # An unencrypted reply does not identify its request.
-            fresh_connection=self.fresh_connection or call.reply_key == b"",
-        )
-
-    async def wait_or_raise(self, error: UID2Error) -> None:
-        """Wait before the attempt that follows *error*, or raise it if none does."""
+    def failed(self, error: UID2Error) -> None:
+        """Add the details of the attempt to its error, and notify hooks."""
         # A fresh connection is not reused, whatever the transport says, so that a
         # failure is confirmed only once.
         error.reused_connection = error.reused_connection and not self.fresh_connection
-        self._failed(error)
-        if isinstance(error, EnvelopeError):
-            await self._not_opened(error)
+        self.region = error.region = error.region or self.region
+        error.endpoint = self.endpoint
+        error.trace_id = self.trace_id
+        error.attempts = self.attempts
+        if isinstance(error, ClockSkewError) and not error.reused_connection:
+            # A call gets only one extra attempt because of its time.
+            if self.time_retried:
+                error.corrected = error.late = False
+            self.time_retried = True
+        failed = AttemptFailed(
+            endpoint=self.endpoint,
+            attempt=self.attempts,
+            trace_id=self.trace_id,
+            error_type=type(error).__name__,
+            status=error.status if isinstance(error, OperatorError) else None,
+            elapsed=self.now() - self.started,
+            region=self.region,
+        )
+        emit(self.hooks, failed)
+
+    def report_mismatch(self) -> None:
+        """Report a reply that answers another request."""
+        path, trace_id = self.endpoint, self.trace_id
+        logger.warning(
+            "%s: the reply was encrypted for another request, trace id %s",
+            path,
+            trace_id,
+        )
+        emit(self.hooks, ReplyMismatch(endpoint=path, trace_id=trace_id))
+
+    async def wait_or_raise(self, error: UID2Error) -> None:
+        """Wait before the attempt that follows *error*, or raise it if none does."""
         if self.retries is None:
             self.retries = Retries(
                 self.retry, deadline=self.deadline, now=self.now, began=self.began
@@ -351,87 +465,34 @@ class _CallRun(Generic[T]):
                 # The error refers to this frame.
                 del error
         self.fresh_connection = self.retries.fresh_connection
-        self._retry_scheduled(delay)
-        await self.retries.sleep(delay)
-
-    def _failed(self, error: UID2Error) -> None:
-        """Add the details of the attempt to its error, and notify hooks."""
-        self.region = error.region = error.region or self.region
-        error.endpoint = self.call.path
-        error.trace_id = self.trace_id
-        error.attempts = self.attempts
-        if isinstance(error, ClockSkewError) and not error.reused_connection:
-            # A call gets only one extra attempt because of its time.
-            if self.time_retried:
-                error.corrected = error.late = False
-            self.time_retried = True
-        failed = AttemptFailed(
-            endpoint=self.call.path,
-            attempt=self.attempts,
-            trace_id=self.trace_id,
-            error_type=type(error).__name__,
-            status=error.status if isinstance(error, OperatorError) else None,
-            elapsed=self.now() - self.started,
-            region=self.region,
-        )
-        emit(self.hooks, failed)
-
-    async def _not_opened(self, error: EnvelopeError) -> None:
-        """Renew connections that carry foreign replies, and report such a reply."""
-        mismatch = error.foreign_nonce or error.untimely
-        if mismatch or error.reused_connection:
-            await self.pipeline.renew()
-        if not mismatch:
-            return
-        path, trace_id = self.call.path, self.trace_id
-        logger.warning(
-            "%s: the reply was encrypted for another request, trace id %s",
-            path,
-            trace_id,
-        )
-        emit(self.hooks, ReplyMismatch(endpoint=path, trace_id=trace_id))
-
-    def _retry_scheduled(self, delay: float) -> None:
-        path, number = self.call.path, self.attempts + 1
+        self.last_cost = self.retries.last_cost
+        path, number = self.endpoint, self.attempts + 1
         logger.info("%s: attempt %d follows in %.3f s", path, number, delay)
         emit(self.hooks, RetryScheduled(endpoint=path, attempt=number, delay=delay))
-
-    def finished(self, error_type: str | None) -> CallFinished:
-        """Return the event for the end of the call."""
-        return CallFinished(
-            endpoint=self.call.path,
-            attempts=self.attempts,
-            trace_id=self.trace_id or None,
-            elapsed=self.now() - self.began,
-            error_type=error_type,
-            region=self.region,
-            skew=self.pipeline.skew.seconds,
-        )
+        await self.retries.sleep(delay)
 
     def log_failure(self, error: UID2Error) -> None:
         """Log that the call failed, with only the class of the error."""
         logger.warning(
             "%s failed with %s after %d attempt(s), trace id %s",
-            self.call.path,
+            self.endpoint,
             type(error).__name__,
             self.attempts,
             self.trace_id,
         )
 
-
-def _fixed_headers(
-    credentials: Credentials | None, own: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the headers that are the same in each request, including the API key."""
-    headers = {
-        "Accept-Encoding": "identity",
-        "User-Agent": CLIENT_VERSION,
-        "X-UID2-Client-Version": CLIENT_VERSION,
-        **own,
-    }
-    if credentials is not None:
-        headers["Authorization"] = f"Bearer {credentials.api_key.reveal()}"
-    return headers
+    def finish(self, error_type: str | None, skew: float) -> None:
+        """Notify hooks of the end of the call."""
+        finished = CallFinished(
+            endpoint=self.endpoint,
+            attempts=self.attempts,
+            trace_id=self.trace_id or None,
+            elapsed=self.now() - self.began,
+            error_type=error_type,
+            region=self.region,
+            skew=skew,
+        )
+        emit(self.hooks, finished)
 
 
 def positive(value: float, name: str) -> float:
@@ -443,3 +504,25 @@ def positive(value: float, name: str) -> float:
     if not value > 0:
         raise ConfigError(f"{name} must be above zero.")
     return value
+
+
+def _retry_policy(retry: RetryPolicy | None, max_retries: int | None) -> RetryPolicy:
+    """Return the policy that was passed, or one with *max_retries*."""
+    if max_retries is None:
+        return retry or RetryPolicy()
+    if retry is not None:
+        raise ConfigError(
+            "Both retry and max_retries were passed.",
+            hint=(
+                "max_retries=N is short for retry=RetryPolicy(attempts=N + 1). Pass "
+                "only one."
+            ),
+        )
+    if max_retries < 0:
+        raise ConfigError("max_retries must be 0 or more.")
+    if max_retries == 0:
+        return RetryPolicy.never()
+    return RetryPolicy(attempts=max_retries + 1)
+
+
+strip_tracebacks(globals())

@@ -6,21 +6,16 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
-from uid2_async._call import Call, Credentials, positive
-from uid2_async._client import (
-    CallOptions,
-    OperatorClient,
-)
+from uid2_async._call import CallOptions, OperatorClient, positive
 from uid2_async._private import Secret
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
 from uid2_async.config import check_api_key
 from uid2_async.errors import ConfigError, InputError
-from uid2_async.hooks import Hook, count_identities
+from uid2_async.hooks import Hook
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
     Bucket,
@@ -33,7 +28,8 @@ from uid2_async.models import (
     as_identity,
 )
 from uid2_async.protocol import base64, mapping, tokens, wire
-from uid2_async.protocol.envelope import KEY_BYTES, AesGcmEnvelope, Envelope
+from uid2_async.protocol.envelope import KEY_BYTES, Envelope
+from uid2_async.protocol.wire import Call
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import Transport
 
@@ -47,7 +43,6 @@ __all__ = ["UID2Client"]
 T = TypeVar("T")
 
 _KEYS_BYTES: Final = 64 * 1024 * 1024
-_BUCKETS_BYTES: Final = 128 * 1024 * 1024
 
 
 class _Options(CallOptions, total=False):
@@ -142,16 +137,14 @@ class UID2Client(OperatorClient):
             base_url,
             session=session,
             transport=transport,
+            envelope=envelope,
             proxy=proxy,
             ca_file=ca_file,
             allow_http=allow_http,
-        )
-        self.scope: IdentityScope = scope
-        self._make_pipeline(
-            envelope or AesGcmEnvelope(),
-            credentials=_credentials(api_key, client_secret, scope, self.base_urls),
             clock=clock,
         )
+        self.scope: IdentityScope = scope
+        self._authenticate(api_key, client_secret)
         self._api_key_digest = sha256(api_key.encode()).hexdigest()
         self._consent_missed = False
         self._set_options(
@@ -162,6 +155,24 @@ class UID2Client(OperatorClient):
             max_batch_size=max_batch_size,
             send_raw=send_raw,
         )
+
+    def _authenticate(self, api_key: object, client_secret: object) -> None:
+        """Check the API key and the client secret, which errors never contain."""
+        if not isinstance(api_key, str) or not isinstance(client_secret, str):
+            raise ConfigError(
+                "The API key or the client secret is not a str.",
+                hint="Pass both exactly as you received them.",
+            )
+        check_api_key(api_key, self.scope, self.base_urls)
+        secret = base64.decode(client_secret)
+        if secret is None or len(secret) != KEY_BYTES:
+            raise ConfigError(
+                "The client secret is not base64 of 32 bytes.",
+                hint="Check for missing characters, quotes or a line end.",
+            )
+        self._api_key, self._secret = Secret(api_key), Secret(secret)
+        authorization = {"Authorization": f"Bearer {api_key}"}
+        self._headers = Secret(self._headers.reveal() | authorization)
 
     def _set_options(self, **options: Unpack[_Options]) -> None:
         self._set_call_options(options)
@@ -277,15 +288,10 @@ class UID2Client(OperatorClient):
         if self.scope is IdentityScope.EUID and tcf_consent_string is None:
             self._warn_of_missing_consent()
         one = as_identity(identity)
-        payload = tokens.build_generate_request(
-            one,
-            tcf_consent_string=tcf_consent_string,
-            send_raw=self.send_raw,
+        call = tokens.generate_call(
+            one, tcf_consent_string=tcf_consent_string, send_raw=self.send_raw
         )
-        call = Call(
-            path=tokens.GENERATE_PATH, payload=payload, parse=tokens.parse_tokens_reply
-        )
-        return await self._run_for_one(call, one.kind, timeout)
+        return await self._counted(self._run(call, timeout), call.path, [one.kind])
 
     def _warn_of_missing_consent(self) -> None:
         """Warn the caller of generate_token, the first time."""
@@ -318,13 +324,8 @@ class UID2Client(OperatorClient):
         Raises:
             BadRequestError: If the token cannot be read or belongs to another site.
         """
-        payload = tokens.build_validate_request(
+        call = tokens.validate_call(
             as_identity(identity), advertising_token, send_raw=self.send_raw
-        )
-        call = Call(
-            path=tokens.VALIDATE_PATH,
-            payload=payload,
-            parse=tokens.parse_validate_reply,
         )
         return await self._run(call, timeout)
 
@@ -354,14 +355,8 @@ class UID2Client(OperatorClient):
         query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
-        if not self.hooks:
-            return await self._map_v3(query, timeout)
-        return await count_identities(
-            self._map_v3(query, timeout),
-            hooks=self.hooks,
-            endpoint=mapping.MAP_V3_PATH,
-            query=query,
-        )
+        work = self._map_v3(query, timeout)
+        return await self._counted(work, mapping.MAP_V3_PATH, query.kinds())
 
     async def _map_v3(
         self, query: mapping.MapQuery, timeout: float | None
@@ -369,14 +364,8 @@ class UID2Client(OperatorClient):
         """Map the valid identities in *query*, if there are any."""
         if not query.values:
             return mapping.align_map(query, {})
-        call = Call(
-            path=mapping.MAP_V3_PATH,
-            payload=wire.encode(query.values),
-            parse=partial(mapping.parse_map_v3_reply, query=query),
-            binary=True,
-            max_reply_bytes=mapping.MAP_REPLY_BYTES,
-        )
-        return await self._run(call, timeout)
+        rows = await self._run(mapping.map_v3_call(query), timeout)
+        return mapping.align_map(query, rows)
 
     async def map_identities_v2(
         self,
@@ -408,12 +397,8 @@ class UID2Client(OperatorClient):
         query = mapping.prepare_map(
             self._batch(identities, "identities"), send_raw=self.send_raw
         )
-        return await count_identities(
-            self._map_v2(query, link_id, timeout),
-            hooks=self.hooks,
-            endpoint=mapping.MAP_V2_PATH,
-            query=query,
-        )
+        work = self._map_v2(query, link_id, timeout)
+        return await self._counted(work, mapping.MAP_V2_PATH, query.kinds())
 
     async def _map_v2(
         self, query: mapping.MapQuery, link_id: str | None, timeout: float | None
@@ -421,12 +406,7 @@ class UID2Client(OperatorClient):
         """Map the valid identities in *query*, with one call for each kind."""
         rows = {}
         for key, values in query.values.items():
-            call = Call(
-                path=mapping.MAP_V2_PATH,
-                payload=mapping.build_map_v2_request(key, values, link_id=link_id),
-                parse=partial(mapping.parse_map_v2_reply, values=values),
-                max_reply_bytes=mapping.MAP_REPLY_BYTES,
-            )
+            call = mapping.map_v2_call(key, values, link_id=link_id)
             rows[key] = await self._run(call, timeout)
         return mapping.align_map(query, rows)
 
@@ -450,7 +430,7 @@ class UID2Client(OperatorClient):
             InputError: If *since* is naive.
         """
         _deprecated("identity_buckets uses an endpoint past its announced end.")
-        return await self._run(buckets_call(since), timeout)
+        return await self._run(mapping.buckets_call(since), timeout)
 
     async def opt_out_status(
         self, raw_uids: Iterable[str], *, timeout: float | None = None
@@ -476,12 +456,7 @@ class UID2Client(OperatorClient):
         batch = self._batch(raw_uids, "raw_uids")
         if not batch:
             return OptOutStatus({})
-        call = Call(
-            path=mapping.STATUS_PATH,
-            payload=mapping.build_status_request(batch),
-            parse=mapping.parse_status_reply,
-        )
-        return await self._run(call, timeout)
+        return await self._run(mapping.status_call(batch), timeout)
 
     async def fetch_sharing_keys(self, *, timeout: float | None = None) -> KeyRing:
         """Fetch the keys for encryption and decryption (docs/protocol.md 6.1)."""
@@ -501,7 +476,6 @@ class UID2Client(OperatorClient):
 
         call = Call(
             path=path,
-            payload=b"",
             parse=KeyRing.from_json,
             max_reply_bytes=_KEYS_BYTES,
         )
@@ -527,13 +501,7 @@ class UID2Client(OperatorClient):
         Raises:
             InputError: If *identity* is invalid. Nothing is sent.
         """
-        call = Call(
-            path=tokens.LOGOUT_PATH,
-            payload=tokens.build_logout_request(
-                as_identity(identity), send_raw=self.send_raw
-            ),
-            parse=tokens.parse_logout_reply,
-        )
+        call = tokens.logout_call(as_identity(identity), send_raw=self.send_raw)
         await self._run(call, timeout)
 
     def _batch(self, items: Iterable[T], name: str) -> list[T]:
@@ -549,37 +517,8 @@ class UID2Client(OperatorClient):
         return batch
 
 
-def _credentials(
-    api_key: object, client_secret: object, scope: IdentityScope, urls: Sequence[str]
-) -> Credentials:
-    """Check the API key and the client secret, which errors never contain."""
-    if not isinstance(api_key, str) or not isinstance(client_secret, str):
-        raise ConfigError(
-            "The API key or the client secret is not a str.",
-            hint="Pass both exactly as you received them.",
-        )
-    check_api_key(api_key, scope, urls)
-    secret = base64.decode(client_secret)
-    if secret is None or len(secret) != KEY_BYTES:
-        raise ConfigError(
-            "The client secret is not base64 of 32 bytes.",
-            hint="Check for missing characters, quotes or a line end.",
-        )
-    return Credentials(api_key=Secret(api_key), secret=Secret(secret))
-
-
 def _deprecated(message: str) -> None:
     warnings.warn(message, DeprecationWarning, stacklevel=4)
-
-
-def buckets_call(since: datetime) -> Call[list[Bucket]]:
-    """Return the call of :meth:`UID2Client.identity_buckets`."""
-    return Call(
-        path=mapping.BUCKETS_PATH,
-        payload=mapping.build_buckets_request(since),
-        parse=mapping.parse_buckets_reply,
-        max_reply_bytes=_BUCKETS_BYTES,
-    )
 
 
 strip_tracebacks(globals())

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-from uid2_async._call import Call
-from uid2_async._client import OperatorClient
+from uid2_async._call import OperatorClient
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock
 from uid2_async.errors import ConfigError
@@ -20,8 +19,9 @@ from uid2_async.hooks import Hook
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Identity, OptedOut, as_identity
 from uid2_async.protocol import client_side, tokens
-from uid2_async.protocol.envelope import IV_BYTES, AesGcmEnvelope
+from uid2_async.protocol.envelope import IV_BYTES
 from uid2_async.protocol.normalize import write_identity_input
+from uid2_async.protocol.wire import Call
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import Transport
 
@@ -101,6 +101,8 @@ class ClientSideClient(OperatorClient):
             proxy=proxy,
             ca_file=ca_file,
             allow_http=allow_http,
+            clock=clock,
+            headers=_origin_header(origin),
         )
         self._subscription_id = subscription_id
         self._server_key = client_side.load_server_public_key(server_public_key)
@@ -112,12 +114,6 @@ class ClientSideClient(OperatorClient):
                 "hooks": hooks,
                 "timeout": timeout,
             }
-        )
-        self._make_pipeline(
-            AesGcmEnvelope(),
-            credentials=None,
-            clock=clock,
-            headers=_origin_header(origin),
         )
 
     def __repr__(self) -> str:
@@ -148,13 +144,13 @@ class ClientSideClient(OperatorClient):
         call = Call(
             path=client_side.CLIENT_GENERATE_PATH,
             parse=tokens.parse_refresh_reply,
-            own_crypto=lambda now_ms, random_bytes: self._seal(
+            own_crypto=lambda now_ms, random_bytes: self._encrypt(
                 one, now_ms, random_bytes(IV_BYTES)
             ),
         )
-        return await self._run_for_one(call, one.kind, timeout)
+        return await self._counted(self._run(call, timeout), call.path, [one.kind])
 
-    def _seal(
+    def _encrypt(
         self, identity: Identity, now_ms: int, iv: bytes
     ) -> tuple[bytes, Callable[[bytes], bytes]]:
         """Encrypt one attempt. Return it with the function that decrypts the reply."""

@@ -184,11 +184,16 @@ class ClockReading(msgspec.Struct, frozen=True, gc=False):
     ahead_ms: float
     operator_ms: int
 
+    @property
+    def offset_s(self) -> float:
+        """By how much the operator's clock is ahead, or 0 if that is insignificant."""
+        return (self.operator_ms - self.wall_ms) / 1000
+
 
 class _Sample(msgspec.Struct, frozen=True, gc=False):
     """The time in one reply, relative to the monotonic clock."""
 
-    rtt_ms: float
+    tolerance_ms: float  # a smaller offset is insignificant
     anchor_ms: float
     ahead_ms: float
     at: float
@@ -210,45 +215,50 @@ class ClockSkew:
         """Read both clocks, and estimate the operator's."""
         wall_ms, monotonic_s = self._wall_ns() // NS_PER_MS, self._monotonic()
         ahead_ms = wall_ms - monotonic_s * 1000
-        offset_ms = self._offset_ms(monotonic_s, ahead_ms) if self._best else 0
-        return ClockReading(wall_ms, monotonic_s, ahead_ms, wall_ms + offset_ms)
-
-    def now_ms(self) -> int:
-        """Return the best estimate of the operator's time, in ms."""
-        return self.read().operator_ms
-
-    @property
-    def seconds(self) -> float:
-        """By how much the operator's clock is ahead, or 0 if that is insignificant."""
-        now = self.read()
-        return (now.operator_ms - now.wall_ms) / 1000
-
-    def _offset_ms(self, monotonic_s: float, ahead_ms: float) -> int:
-        """Return the ms to add to the wall clock, or 0 if unknown or insignificant."""
-        best = self._best
-        if best is None:
-            return 0
-        drift_ms = (monotonic_s - best.at) * 1000 * _DRIFT
-        # A clock that was set is usually right afterward. If not, the operator
-        # rejects it.
-        if abs(ahead_ms - best.ahead_ms) > _STEP_MS + drift_ms:
-            return 0
-        offset = best.anchor_ms - ahead_ms
-        return round(offset) if _is_significant(offset, best) else 0
+        operator_ms, best = wall_ms, self._best
+        if best is not None:
+            offset_ms = best.anchor_ms - ahead_ms
+            drift_ms = (monotonic_s - best.at) * 1000 * _DRIFT
+            # A clock that was set is usually right afterward. If not, the operator
+            # rejects it.
+            was_set = abs(ahead_ms - best.ahead_ms) > _STEP_MS + drift_ms
+            if abs(offset_ms) > best.tolerance_ms and not was_set:
+                operator_ms += round(offset_ms)
+        return ClockReading(wall_ms, monotonic_s, ahead_ms, operator_ms)
 
     def observe(
-        self, sent: ClockReading, received: ClockReading, server_ms: int
+        self,
+        sent: ClockReading,
+        received: ClockReading,
+        server_ms: int,
+        *,
+        sealed: bool = True,
     ) -> None:
-        """Add the time in an encrypted reply as a sample."""
-        if self._best is not None and not self._best.sealed:
-            self._forget()
-        self._add(sent, received, server_ms, sealed=True)
-        if self._warned:
+        """Add the time in a reply, as if it was created half-way between the readings.
+
+        A time that is not *sealed*, in an unencrypted reply, replaces all others, and
+        the next sealed one replaces it.
+        """
+        began, ended = sent.monotonic_s, received.monotonic_s
+        if not (sealed and self._best and self._best.sealed):
+            self._samples.clear()
+        sample = _Sample(
+            _APPLIED_MS + (ended - began) * 500,
+            server_ms - (began + ended) * 500,
+            received.ahead_ms,
+            ended,
+            sealed,
+        )
+        self._samples.append(sample)
+        # Stored, because each call reads it several times. The best one has the
+        # shortest round trip.
+        best = self._best = min(self._samples, key=attrgetter("tolerance_ms"))
+        offset_ms = best.anchor_ms - received.ahead_ms
+        if self._warned or not sealed:
             return
-        offset = self._offset_ms(received.monotonic_s, received.ahead_ms)
-        if abs(offset) > _WARNED_MS:
+        if abs(offset_ms) > max(_WARNED_MS, best.tolerance_ms):
             self._warned = True
-            logger.warning("This machine's clock is off by %.0f s", -offset / 1000)
+            logger.warning("This machine's clock is off by %.0f s", -offset_ms / 1000)
 
     def on_time_rejected(
         self,
@@ -265,8 +275,13 @@ class ClockSkew:
         best = self._best
         if best is not None and received.monotonic_s - best.at <= _KNOWN_FOR_S:
             offset = sent.monotonic_s * 1000 + best.anchor_ms - sent.operator_ms
-            if _is_significant(offset, best):
-                self._trust(best, received)
+            if abs(offset) > best.tolerance_ms:
+                # Kept, although the wall clock has been set since.
+                self._best = msgspec.structs.replace(
+                    best, ahead_ms=received.ahead_ms, at=received.monotonic_s
+                )
+                self._samples.clear()
+                self._samples.append(self._best)
                 error.corrected, error.offset = True, offset / 1000
                 return
             error.late = True
@@ -277,48 +292,5 @@ class ClockSkew:
         offset = date_ms - sent.operator_ms - half_way_ms
         error.offset = offset / 1000
         if _APPLIED_MS < abs(offset) <= _MOST_BY_DATE_MS:
-            self._forget()
-            self._add(sent, received, date_ms, sealed=False)
+            self.observe(sent, received, date_ms, sealed=False)
             error.corrected, error.late = True, False
-
-    def _add(
-        self,
-        sent: ClockReading,
-        received: ClockReading,
-        server_ms: int,
-        *,
-        sealed: bool,
-    ) -> None:
-        """Add a sample, as if the reply was created half-way between the readings."""
-        began, ended = sent.monotonic_s, received.monotonic_s
-        sample = _Sample(
-            (ended - began) * 1000,
-            server_ms - (began + ended) * 500,
-            received.ahead_ms,
-            ended,
-            sealed,
-        )
-        lost = self._samples[0] if len(self._samples) == _SAMPLES else None
-        self._samples.append(sample)
-        # Updated here, because each call reads it several times.
-        if self._best is None or self._best is lost:
-            self._best = min(self._samples, key=attrgetter("rtt_ms"))
-        elif sample.rtt_ms < self._best.rtt_ms:
-            self._best = sample
-
-    def _forget(self) -> None:
-        self._samples.clear()
-        self._best = None
-
-    def _trust(self, best: _Sample, now: ClockReading) -> None:
-        """Keep using *best*, although the wall clock has been set since."""
-        self._forget()
-        self._best = msgspec.structs.replace(
-            best, ahead_ms=now.ahead_ms, at=now.monotonic_s
-        )
-        self._samples.append(self._best)
-
-
-def _is_significant(offset_ms: float, sample: _Sample) -> bool:
-    """Return whether an offset exceeds the tolerance and the sample's error."""
-    return abs(offset_ms) - sample.rtt_ms / 2 > _APPLIED_MS

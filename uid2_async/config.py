@@ -31,7 +31,18 @@ _BASE_URLS: Final = {
     },
 }
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
-_FALSE: Final = frozenset({"", "0", "false", "no", "off"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+# The endings of the variables of each setting, in order of precedence.
+_VARIABLES: Final = {
+    "base_url": ("BASE_URL", "ENV"),
+    "api_key": ("API_KEY",),
+    "client_secret": ("SECRET_KEY", "CLIENT_SECRET"),
+    "allow_http": ("ALLOW_HTTP",),
+    "proxy": ("PROXY",),
+    "ca_file": ("CA_FILE",),
+    "timeout": ("TIMEOUT",),
+}
+_REQUIRED: Final = frozenset({"base_url", "api_key", "client_secret"})
 
 
 class Settings(RedactedRepr, Unpicklable, frozen=True, kw_only=True):
@@ -83,17 +94,17 @@ def read_options(
         ConfigError: If a variable is missing or not valid, or a file cannot be read.
             The message names the variable.
     """
-    readers = _readers(scope, environ).items()
-    found = {name: read() for name, read in readers if name not in given}
+    names = [name for name in _VARIABLES if name not in given]
+    found = {name: _read(scope, environ, name) for name in names}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def list_faults(scope: IdentityScope, environ: Mapping[str, str]) -> list[ConfigError]:
     """Return all errors that :func:`read_settings` could raise, not only the first."""
     faults = []
-    for read in _readers(scope, environ).values():
+    for name in _VARIABLES:
         try:
-            read()
+            _read(scope, environ, name)
         except ConfigError as error:
             faults.append(error)
     return faults
@@ -105,9 +116,12 @@ def find_sources(
     """Return the variables that are set for each setting. The first one is used."""
     return {
         setting: [
-            name for plain in names for name in _spellings(plain) if environ.get(name)
+            name
+            for ending in endings
+            for name in _spellings(f"{scope}_{ending}")
+            if environ.get(name)
         ]
-        for setting, names in _names(scope).items()
+        for setting, endings in _VARIABLES.items()
     }
 
 
@@ -116,52 +130,23 @@ def _spellings(name: str) -> tuple[str, ...]:
     return (name,) if name.endswith("_FILE") else (name, f"{name}_FILE")
 
 
-def _names(scope: IdentityScope) -> dict[str, tuple[str, ...]]:
-    """Return the variables of each setting, in order of precedence."""
-    return {
-        "base_url": (f"{scope}_BASE_URL", f"{scope}_ENV"),
-        "api_key": (f"{scope}_API_KEY",),
-        "client_secret": (f"{scope}_SECRET_KEY", f"{scope}_CLIENT_SECRET"),
-        "allow_http": (f"{scope}_ALLOW_HTTP",),
-        "proxy": (f"{scope}_PROXY",),
-        "ca_file": (f"{scope}_CA_FILE",),
-        "timeout": (f"{scope}_TIMEOUT",),
-    }
-
-
-def _readers(
-    scope: IdentityScope, environ: Mapping[str, str]
-) -> dict[str, Callable[[], Any]]:
-    """Return the function that reads each field of the settings."""
-    names = _names(scope)
-    return {
-        "base_url": lambda: _base_url(scope, environ),
-        "api_key": lambda: _require(scope, environ, *names["api_key"]),
-        "client_secret": lambda: _require(scope, environ, *names["client_secret"]),
-        "allow_http": lambda: _flag(environ, *names["allow_http"]),
-        "proxy": lambda: _proxy(environ, *names["proxy"]),
-        "ca_file": lambda: _ca_file(environ, *names["ca_file"]),
-        "timeout": lambda: _seconds(environ, *names["timeout"]),
-    }
-
-
-def _base_url(scope: IdentityScope, environ: Mapping[str, str]) -> str:
-    """Return the base URL, or the one that ``*_ENV`` selects."""
-    base_url = _look_up(environ, f"{scope}_BASE_URL")
-    if base_url:
-        return base_url
-    name = _look_up(environ, f"{scope}_ENV")
-    if not name:
-        raise ConfigError(
-            f"Neither {scope}_BASE_URL nor {scope}_ENV is set.",
-            hint=_other_scope(scope, environ)
-            or f"Set {scope}_ENV to integ or prod, or {scope}_BASE_URL to the URL "
-            "of your operator.",
+def _read(scope: IdentityScope, environ: Mapping[str, str], setting: str) -> Any:
+    """Return the value of the first variable of *setting* that is set, or None."""
+    for ending in _VARIABLES[setting]:
+        name = f"{scope}_{ending}"
+        value = _look_up(environ, name)
+        if value:
+            return _READERS[ending](name, value) if ending in _READERS else value
+    if setting not in _REQUIRED:
+        return None
+    first, *others = (f"{scope}_{ending}" for ending in _VARIABLES[setting])
+    message, hint = f"{first} is not set.", f"Set {first} or {first}_FILE."
+    if setting == "base_url":
+        message = f"Neither {first} nor {others[0]} is set."
+        hint = (
+            f"Set {others[0]} to integ or prod, or {first} to the URL of your operator."
         )
-    known = _BASE_URLS[scope]
-    if name not in known:
-        raise ConfigError(f"{scope}_ENV must be one of {', '.join(known)}.")
-    return known[name]
+    raise ConfigError(message, hint=_other_scope(scope, environ) or hint)
 
 
 def _other_scope(scope: IdentityScope, environ: Mapping[str, str]) -> str:
@@ -175,23 +160,12 @@ def _other_scope(scope: IdentityScope, environ: Mapping[str, str]) -> str:
     return ""
 
 
-def _require(scope: IdentityScope, environ: Mapping[str, str], *names: str) -> str:
-    """Return the value of the first of *names* that is set."""
-    for name in names:
-        value = _look_up(environ, name)
-        if value:
-            return value
-    raise ConfigError(
-        f"{names[0]} is not set.",
-        hint=_other_scope(scope, environ) or f"Set {names[0]} or {names[0]}_FILE.",
-    )
-
-
 def _look_up(environ: Mapping[str, str], name: str) -> str | None:
     """Return *name*, or the content of the ``name_FILE`` file, or None if empty."""
-    if environ.get(name):
-        return environ[name]
-    path = environ.get(f"{name}_FILE")
+    plain, *of_file = _spellings(name)
+    if environ.get(plain) or not of_file:
+        return environ.get(plain)
+    path = environ.get(of_file[0])
     if not path:
         return None
     try:
@@ -201,31 +175,28 @@ def _look_up(environ: Mapping[str, str], name: str) -> str | None:
     raise ConfigError(f"The file that {name}_FILE names cannot be read.")
 
 
-def _flag(environ: Mapping[str, str], name: str) -> bool:
-    value = (_look_up(environ, name) or "").lower()
-    if value not in _TRUE | _FALSE:
+def _environment(name: str, value: str) -> str:
+    """Return the base URL that ``*_ENV`` selects."""
+    known = _BASE_URLS[IdentityScope(name.partition("_")[0])]
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(known)}.")
+    return known[value]
+
+
+def _flag(name: str, value: str) -> bool:
+    if value.lower() not in _TRUE | _FALSE:
         raise ConfigError(f"{name} must be 1 or 0.")
-    return value in _TRUE
+    return value.lower() in _TRUE
 
 
-def _proxy(environ: Mapping[str, str], name: str) -> str | None:
-    """Read the URL of a proxy. It may contain a password and is not shown."""
-    value = _look_up(environ, name)
-    return _checked(value, name, parse_proxy) if value else None
-
-
-def _ca_file(environ: Mapping[str, str], name: str) -> str | None:
-    """Read the name of a CA file, and check the file."""
-    value = environ.get(name)
-    if not value:
-        return None
+def _ca_file(name: str, value: str) -> str:
     # Imported here, because only clients with a private CA need it.
     from uid2_async.tls import verifying_context  # noqa: PLC0415 - reason above
 
-    return _checked(value, name, verifying_context)
+    return _checked(name, value, verifying_context)
 
 
-def _checked(value: str, name: str, check: Callable[[str], object]) -> str:
+def _checked(name: str, value: str, check: Callable[[str], object]) -> str:
     """Return *value*, or let the error of *check* begin with the variable's name."""
     try:
         check(value)
@@ -234,10 +205,12 @@ def _checked(value: str, name: str, check: Callable[[str], object]) -> str:
     return value
 
 
-def _seconds(environ: Mapping[str, str], name: str) -> float | None:
-    value = _look_up(environ, name)
-    if not value:
-        return None
+def _proxy(name: str, value: str) -> str:
+    """Check the URL of a proxy. It may contain a password and is not shown."""
+    return _checked(name, value, parse_proxy)
+
+
+def _seconds(name: str, value: str) -> float:
     try:
         seconds = float(value)
     except ValueError:
@@ -248,6 +221,14 @@ def _seconds(environ: Mapping[str, str], name: str) -> float | None:
         f"{name} must be a number of seconds above zero.", hint=f"Example: {name}=30"
     )
 
+
+_READERS: Final[dict[str, Callable[[str, str], Any]]] = {
+    "ENV": _environment,
+    "ALLOW_HTTP": _flag,
+    "PROXY": _proxy,
+    "CA_FILE": _ca_file,
+    "TIMEOUT": _seconds,
+}
 
 _PUBLISHED_DOMAINS: Final = {
     "uidapi.com": IdentityScope.UID2,

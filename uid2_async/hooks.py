@@ -23,9 +23,7 @@ from uid2_async.models import (
     OptedOut,
     Unmapped,
     UnmappedReason,
-    kind_and_value,
 )
-from uid2_async.protocol.mapping import MapQuery
 from uid2_async.protocol.normalize import KINDS
 
 __all__ = [
@@ -43,7 +41,7 @@ __all__ = [
     "emit",
 ]
 
-T = TypeVar("T", bound=IdentityTokens | OptedOut | InsufficientConsent)
+T = TypeVar("T")
 
 _OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 _RESULTS: Final[dict[type, str]] = {
@@ -224,38 +222,21 @@ def emit(hooks: Iterable[Hook], event: Event) -> None:
             logger.warning("A hook failed with %s", type(error).__name__)
 
 
-async def count_identity(
-    work: Awaitable[T], *, hooks: Sequence[Hook], endpoint: str, kind: str
-) -> T:
-    """Await the result for one person, and emit it to *hooks*."""
-    try:
-        found = await work
-    except UID2Error:
-        emit_failed_counts(hooks, endpoint, {kind: 1})
-        raise
-    _emit_counts(hooks, endpoint, {(kind, _RESULTS[type(found)]): 1})
-    return found
-
-
 async def count_identities(
-    work: Awaitable[IdentityMap],
-    *,
-    hooks: Sequence[Hook],
-    endpoint: str,
-    query: MapQuery,
-) -> IdentityMap:
-    """Await the results of *query*, and emit them to *hooks*."""
-    kinds = [
-        key or kind_and_value(one)[0]
-        for key, one in zip(query.order, query.identities, strict=True)
-    ]
+    work: Awaitable[T], *, hooks: Sequence[Hook], endpoint: str, kinds: Iterable[str]
+) -> T:
+    """Await the results for identities of *kinds*, and emit them to *hooks*.
+
+    A call for several people returns an IdentityMap. Any other result is that of one.
+    """
+    kinds = list(kinds)
     try:
         found = await work
     except UID2Error:
         emit_failed_counts(hooks, endpoint, Counter(kinds))
         raise
-    results = map(_result, found)
-    _emit_counts(hooks, endpoint, Counter(zip(kinds, results, strict=True)))
+    rows = found if isinstance(found, IdentityMap) else [found]
+    _emit_counts(hooks, endpoint, Counter(zip(kinds, map(_result, rows), strict=True)))
     return found
 
 
@@ -281,8 +262,10 @@ def emit_failed_counts(
     )
 
 
-def _result(row: MapRow | MappedUID | Unmapped) -> str:
-    """Return the result of one identity: mapped, optout or invalid."""
+def _result(row: object) -> str:
+    """Return the result of one identity: mapped, token, optout and so on."""
+    if not isinstance(row, MapRow | MappedUID | Unmapped):
+        return _RESULTS[type(row)]
     if row.raw_uid is not None and row.reason is None:
         return "mapped"
     return "optout" if row.reason == _OPTED_OUT else "invalid"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 import random
@@ -16,7 +15,7 @@ import msgspec
 
 from uid2_async._call import positive
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
-from uid2_async._private import Unpicklable
+from uid2_async._private import Unpicklable, logger
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import (
     NS_PER_MS,
@@ -29,8 +28,6 @@ from uid2_async.clock import (
 from uid2_async.errors import CallTimeoutError, KeysUnavailableError, ProtocolError
 from uid2_async.protocol import wire
 from uid2_async.protocol.keyring import KeyRing
-
-_logger = logging.getLogger("uid2_async")
 
 # This fraction of each interval is random, so that machines that started together do
 # not fetch together.
@@ -200,7 +197,7 @@ class KeyStore(Unpicklable):
         if task is not self._task:
             return
         name = "CancelledError" if failure is None else type(failure).__name__
-        _logger.error("The background refresh of the keys ended with %s", name)
+        logger.error("The background refresh of the keys ended with %s", name)
         self._last_error = KeysUnavailableError(
             f"The background refresh of the keys ended with {name}.",
             hint="Leave the `async with` block of the KeyStore and enter it again.",
@@ -293,7 +290,7 @@ class KeyStore(Unpicklable):
                 self._ring, self._fetched_at = ring, self._monotonic()
                 return None
             error = KeysUnavailableError("All fetched keys have expired.")
-        _logger.warning("Fetching the keys failed with %s", type(error).__name__)
+        logger.warning("Fetching the keys failed with %s", type(error).__name__)
         return error
 
     def _lock_here(self) -> asyncio.Lock:
@@ -449,7 +446,7 @@ class FileKeyStore(KeyStore):
         except (OSError, ProtocolError) as failure:
             name = type(failure).__name__
             if self._last_error is None:
-                _logger.warning("Reading the key file failed with %s", name)
+                logger.warning("Reading the key file failed with %s", name)
             self._last_error = KeysUnavailableError(
                 f"The key file cannot be read: {name}.",
                 hint="Let another process fetch the keys and save() them to this file.",

@@ -1,7 +1,7 @@
 """What is retried, when, and how much of it.
 
 Every call can be repeated safely, and an envelope expires (docs/protocol.md), so each
-attempt encrypts, sends and decrypts anew. The loop is ``Pipeline.run``. After each
+attempt encrypts, sends and decrypts anew. The loop is in ``OperatorClient``. After each
 failure ``Retries`` and tenacity's stop and wait objects decide.
 """
 

@@ -175,8 +175,8 @@ class Bench:
         for client in self.clients:
             budget = client._retry.budget
             assert budget is None or 0 <= budget.level <= budget.capacity
-            for semaphore in client._pipeline.connection_limit._semaphores.values():
-                assert semaphore._value == client._pipeline.connection_limit._size
+            for semaphore in client._connection_limit._semaphores.values():
+                assert semaphore._value == client._connection_limit._size
                 assert not semaphore._waiters
         for pool in self.pools:
             assert pool._running.total() == 0

@@ -20,7 +20,7 @@ from fault_server import (
 from memory_operator import MemoryOperator, refusal
 from uid2_async import IdentityTokens, errors
 from uid2_async.bulk import BulkMapper, MapFailure
-from uid2_async.protocol.reply import parse_retry_after
+from uid2_async.protocol.wire import parse_retry_after
 from uid2_async.retry import RetryBudget
 
 rows = Rows()

@@ -320,7 +320,7 @@ async def pool_full(bench: Bench) -> None:
         await asyncio.gather(*calls)
         assert server.requests[1].age_ms < 100
     waiting = bench.client("http://127.0.0.1:1", pool={"max_connections": 1})
-    held = await waiting._pipeline.connection_limit.acquire(
+    held = await waiting._connection_limit.acquire(
         asyncio.get_running_loop().time() + 5
     )
     late = bench.generate(waiting, timeout=0.05)

@@ -23,7 +23,12 @@ from uid2_async.operator.envelope import encrypt_reply
 from uid2_async.protocol import base64, mapping, tokens
 from uid2_async.protocol.envelope import AesGcmEnvelope
 from uid2_async.protocol.keyring import KeyRing
-from uid2_async.protocol.reply import error_from_reply, http_date_ms, parse_retry_after
+from uid2_async.protocol.wire import (
+    error_from_reply,
+    http_date_ms,
+    parse_retry_after,
+    read_body,
+)
 
 KEY = bytes(range(32))
 NONCE = b"8 bytes."
@@ -69,14 +74,14 @@ def envelope(data: bytes) -> None:
 def replies(data: bytes) -> None:
     """Read the bytes as every reply that there is."""
     for parse in (
-        lambda: mapping.parse_map_v3_reply(data, QUERY),
+        lambda: mapping.align_map(QUERY, mapping.parse_map_v3_rows(data, QUERY.values)),
         lambda: mapping.parse_map_v2_reply(data, ["a", "b"]),
         lambda: tokens.parse_tokens_reply(data),
         lambda: tokens.parse_refresh_reply(data),
-        lambda: tokens.parse_validate_reply(data),
+        lambda: read_body(data, bool),
         lambda: tokens.parse_logout_reply(data),
         lambda: mapping.parse_status_reply(data),
-        lambda: mapping.parse_buckets_reply(data),
+        lambda: mapping.buckets_call(datetime.now(UTC)).parse(data),
         lambda: KeyRing.from_json(data),
         lambda: IdentityTokens.from_json(data),
     ):

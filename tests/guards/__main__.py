@@ -77,10 +77,10 @@ GUARDS = [
     Guard(
         "an envelope is sealed after all waiting",
         "_call.py",
-        "        connection = await pipeline.connection_limit.acquire(self.deadline)\n"
-        "        try:\n            sent = pipeline.skew.read()\n",
-        "        sent = pipeline.skew.read()\n"
-        "        connection = await pipeline.connection_limit.acquire(self.deadline)\n"
+        "        connection = await self._connection_limit.acquire(run.deadline)\n"
+        "        try:\n            sent = self._skew.read()\n",
+        "        sent = self._skew.read()\n"
+        "        connection = await self._connection_limit.acquire(run.deadline)\n"
         "        try:\n",
         "D8",
     ),
@@ -163,7 +163,7 @@ GUARDS = [
     ),
     Guard(
         "Retry-After is digits or a date",
-        "protocol/reply.py",
+        "protocol/wire.py",
         'r"[0-9]{1,6}"',
         'r"[-+0-9.]{1,6}"',
         "H9",
@@ -177,7 +177,7 @@ GUARDS = [
     ),
     Guard(
         "a message that repeats a secret is not shown",
-        "protocol/reply.py",
+        "protocol/wire.py",
         "secret[start : start + _ECHO_CHARS] in text for start in starts",
         "False for start in starts",
         "H10",
@@ -360,8 +360,8 @@ GUARDS = [
     Guard(
         "what is not sealed comes over a fresh connection",
         "_call.py",
-        'self.fresh_connection or call.reply_key == b""',
-        "self.fresh_connection",
+        'run.fresh_connection or call.reply_key == b""',
+        "run.fresh_connection",
         "B14",
     ),
     Guard(
@@ -416,7 +416,7 @@ GUARDS = [
     Guard(
         "tokens that come back due rest",
         "publisher/refresher.py",
-        "if new.refresh_from < now + timedelta(seconds=interval):",
+        "if result.refresh_from < now + timedelta(seconds=interval):",
         "if False:",
         "D14",
     ),

@@ -70,7 +70,9 @@ def test_a_v3_reply_is_put_into_the_order_of_the_input() -> None:
         "phone": [],
     }
 
-    found = mapping.parse_map_v3_reply(reply(**body), query)
+    found = mapping.align_map(
+        query, mapping.parse_map_v3_rows(reply(**body), query.values)
+    )
 
     assert [bool(row.raw_uid) for row in found] == [True, False, False, False, True]
     assert found[1] == Unmapped(UnmappedReason.INVALID_IDENTIFIER)
@@ -97,7 +99,7 @@ def test_rows_are_never_guessed(payload: bytes, path: str) -> None:
     query = mapping.prepare_map(["a@b.c", "b@b.c", "c@b.c"])
 
     with pytest.raises(ProtocolError) as caught:
-        mapping.parse_map_v3_reply(payload, query)
+        mapping.align_map(query, mapping.parse_map_v3_rows(payload, query.values))
 
     assert caught.value.path == path
     assert "canary" not in str(caught.value)
@@ -108,7 +110,9 @@ def test_a_v3_reply_of_another_status_is_an_error() -> None:
     query = mapping.prepare_map(["a@b.c"])
 
     with pytest.raises(OperatorError):
-        mapping.parse_map_v3_reply(b'{"status":"optout"}', query)
+        mapping.align_map(
+            query, mapping.parse_map_v3_rows(b'{"status":"optout"}', query.values)
+        )
 
 
 def test_a_v3_request_is_read_as_built() -> None:
@@ -232,11 +236,11 @@ SINCE = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 
 def test_a_buckets_request_is_read_as_built() -> None:
     """The instant goes out as UTC without a zone, and comes in as ms."""
-    built = json.loads(mapping.build_buckets_request(SINCE))
+    built = json.loads(mapping.buckets_call(SINCE).payload)
 
     assert built == {"since_timestamp": "2026-01-02T03:04:05.678"}
     since = datetime.fromisoformat(built["since_timestamp"]).replace(tzinfo=UTC)
-    rotated = mapping.parse_buckets_reply(answer(endpoints.buckets, built))
+    rotated = mapping.buckets_call(SINCE).parse(answer(endpoints.buckets, built))
     assert since == SINCE
     assert rotated
     assert all(bucket.last_updated >= SINCE for bucket in rotated)
@@ -245,7 +249,7 @@ def test_a_buckets_request_is_read_as_built() -> None:
 def test_a_naive_instant_is_refused() -> None:
     """Local time is never guessed."""
     with pytest.raises(InputError):
-        mapping.build_buckets_request(datetime(2026, 1, 1))  # noqa: DTZ001 - under test
+        mapping.buckets_call(datetime(2026, 1, 1))  # noqa: DTZ001 - under test
 
 
 @pytest.mark.parametrize(
@@ -284,7 +288,7 @@ def test_a_buckets_reply_is_read_as_built() -> None:
         "bucket_id": "b",
         "last_updated": "1970-01-01T00:00:00.001",
     }
-    assert mapping.parse_buckets_reply(payload) == [
+    assert mapping.buckets_call(SINCE).parse(payload) == [
         Bucket("b", datetime(1970, 1, 1, 0, 0, 0, 1000, tzinfo=UTC)),
         Bucket("a", datetime(2023, 11, 14, 22, 13, 20, 123_000, tzinfo=UTC)),
     ]
@@ -293,7 +297,7 @@ def test_a_buckets_reply_is_read_as_built() -> None:
 def test_a_wrong_buckets_reply_is_named() -> None:
     """An invalid date is an error with its path."""
     with pytest.raises(ProtocolError) as caught:
-        mapping.parse_buckets_reply(
+        mapping.buckets_call(SINCE).parse(
             b'{"status":"success","body":[{"bucket_id":"b","last_updated":"x"}]}'
         )
 

@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 
 from uid2_async import errors
-from uid2_async.protocol.reply import (
-    ReplyContent,
-    body_of,
-    error_from_reply,
-    error_from_status_word,
-    parse_retry_after,
-)
+from uid2_async.protocol.wire import error_from_reply, parse_retry_after, read_body
 
 NOW_MS = 1_700_000_000_000  # Tue, 14 Nov 2023 22:13:20 GMT
 
@@ -177,18 +171,25 @@ def test_retry_after_is_read_strictly(
     assert parse_retry_after(text, date=date, now_ms=NOW_MS) == expected
 
 
-def test_another_status_word_is_an_error() -> None:
-    """A 200 whose word is unknown is no success."""
-    assert error_from_status_word("new_word").code == "new_word"
-    error = error_from_status_word("new\nword")
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [("new_word", "new_word"), (r"new\nword", None), ("optout", "optout")],
+)
+def test_another_status_word_is_an_error(word: str, code: str | None) -> None:
+    """A 200 whose word the endpoint does not know is no success."""
+    with pytest.raises(errors.OperatorError) as caught:
+        read_body(f'{{"status":"{word}","body":{{}}}}'.encode(), dict, {"other": 1})
 
-    assert (error.status, error.code) == (200, None)
-    with pytest.raises(errors.OperatorError):
-        body_of(ReplyContent("optout", {}))
+    assert (caught.value.status, caught.value.code) == (200, code)
 
 
 def test_a_success_has_a_body() -> None:
     """``success`` is not enough if a body is required."""
-    assert body_of(ReplyContent("success", [])) == []
+    assert read_body(b'{"status":"success","body":[]}', list) == []
     with pytest.raises(errors.ProtocolError):
-        body_of(ReplyContent("success", None))
+        read_body(b'{"status":"success","body":null}', list)
+
+
+def test_other_words_of_an_endpoint_are_results() -> None:
+    """A status word that the endpoint documents is a return value."""
+    assert read_body(b'{"status":"optout"}', list, {"optout": 1}) == 1

@@ -27,9 +27,9 @@ BODY = tokens.TokensBody(
 
 def test_a_generate_request_is_read_as_built() -> None:
     """What the client asks is what the operator reads."""
-    built = tokens.build_generate_request(
+    built = tokens.generate_call(
         Email("User@example.com"), tcf_consent_string="CP", send_raw=True
-    )
+    ).payload
 
     assert json.loads(built) == {
         "email": "User@example.com",
@@ -90,14 +90,15 @@ def test_other_replies_are_errors(payload: bytes, cls: type) -> None:
 
 def test_a_validate_request_is_read_as_built() -> None:
     """Identity and token reach the operator."""
-    built = json.loads(tokens.build_validate_request(Email("a@b.com"), "canary"))
+    call = tokens.validate_call(Email("a@b.com"), "canary")
+    built = json.loads(call.payload)
 
     assert built["token"] == "canary"
     with pytest.raises(RefusedError, match="Invalid token") as caught:
         answer(endpoints.validate, built)
     assert "canary" not in str(caught.value)
     for same in (True, False):
-        assert tokens.parse_validate_reply(encode_success(same)) is same
+        assert call.parse(encode_success(same)) is same
 
 
 def test_a_validate_request_needs_a_token() -> None:
@@ -110,7 +111,7 @@ def test_a_validate_request_needs_a_token() -> None:
 
 def test_a_logout_request_is_read_as_built() -> None:
     """Logout takes one identity and answers OK."""
-    built = json.loads(tokens.build_logout_request(Email("a@b.com")))
+    built = json.loads(tokens.logout_call(Email("a@b.com")).payload)
 
     tokens.parse_logout_reply(answer(endpoints.opt_out, built))
 

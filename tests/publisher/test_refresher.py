@@ -247,7 +247,7 @@ async def test_an_opt_out_is_remembered_for_72_hours(
     assert await refresher.ensure_fresh(tokens) == out
     assert out.advertising_token is None
     assert refreshes(operator) == 1
-    assert "opted_out=1" in repr(refresher)
+    assert "remembered=1" in repr(refresher)
     operator.advance(3_600)
     assert await refresher.ensure_fresh(tokens) == out
     assert refreshes(operator) == 2

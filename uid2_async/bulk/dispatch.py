@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Self, TypeAlias
 
-from uid2_async._call import Call
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_cancelled
 from uid2_async.bulk.batches import Batch, Batcher, Chunk, Source
 from uid2_async.bulk.limit import ConcurrencyLimit
@@ -48,6 +47,7 @@ from uid2_async.hooks import (
     emit_identity_counts,
 )
 from uid2_async.protocol.mapping import MAP_REPLY_BYTES
+from uid2_async.protocol.wire import Call
 from uid2_async.retry import Backoff, RetryPolicy, classify
 
 Keep: TypeAlias = Callable[[str, Sequence[bytes], Sequence[Outcome]], Awaitable[None]]

@@ -66,9 +66,10 @@ from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.bulk.resume import Checkpoint, decode_checkpoint, encode_checkpoint
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import IdentityKey, Run, StateRow
-from uid2_async.client import UID2Client, buckets_call
+from uid2_async.client import UID2Client
 from uid2_async.errors import JobError
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
+from uid2_async.protocol.mapping import buckets_call
 
 T = TypeVar("T")
 

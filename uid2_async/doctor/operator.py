@@ -13,7 +13,6 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-from uid2_async._call import Call
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.client import UID2Client
 from uid2_async.clock import Clock
@@ -52,6 +51,7 @@ from uid2_async.protocol import tokens
 from uid2_async.protocol.envelope import AesGcmEnvelope, OpenedReply
 from uid2_async.protocol.keyring import BIDSTREAM_PATH, SHARING_PATH, KeyRing
 from uid2_async.protocol.mapping import MAP_V3_PATH
+from uid2_async.protocol.wire import Call
 from uid2_async.retry import RetryPolicy
 from uid2_async.transport import SessionPool
 
@@ -211,12 +211,7 @@ class OperatorProbe:
 
 def _generate(client: UID2Client, email: str) -> Awaitable[object]:
     """Generate a token without a consent string. EUID would warn about it."""
-    call = Call(
-        path=tokens.GENERATE_PATH,
-        payload=tokens.build_generate_request(Email(email)),
-        parse=tokens.parse_tokens_reply,
-    )
-    return client.run_call(call)
+    return client.run_call(tokens.generate_call(Email(email)))
 
 
 _CALLS: Final[Mapping[ProbeEndpoint, Callable[[UID2Client], Awaitable[object]]]] = {

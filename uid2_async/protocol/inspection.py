@@ -142,7 +142,7 @@ class Inspection:
     """
 
     kinds: tuple[ValueKind, ...] = ()
-    length: int
+    length: int = 0
     version: int | None = None
     scope: IdentityScope | None = None
     identity_type: IdentityType | None = None
@@ -217,21 +217,17 @@ def _inspect(text: str, now_ms: int) -> Inspection:
 
 def _read_plain(text: str) -> Inspection:
     """Return the result of the first reader that recognizes *text*."""
-    for read in _READERS:
-        found = read(text)
-        if found is not None:
-            return found
-    return Inspection(length=len(text))
+    found = next(filter(None, (read(text) for read in _READERS)), Inspection())
+    return attrs.evolve(found, length=len(text))
 
 
 def _read_json(text: str, now_ms: int) -> Inspection:
     try:
         tokens = IdentityTokens.from_json(text.encode("utf-8", "replace"))
     except InputError as error:
-        return Inspection(length=len(text), notes=(error.message,))
+        return Inspection(notes=(error.message,))
     return Inspection(
         kinds=(ValueKind.IDENTITY_TOKENS,),
-        length=len(text),
         state=tokens.state(datetime_from_ms(now_ms)),
         refresh_from=tokens.refresh_from,
         identity_expires=tokens.identity_expires,
@@ -251,10 +247,9 @@ def _read_api_key(text: str) -> Inspection | None:
         return None
     found = _API_KEY.fullmatch(text)
     if not found:
-        return _make(text, ValueKind.API_KEY, notes=(Note.ODD_KEY,))
-    return _make(
-        text,
-        ValueKind.API_KEY,
+        return Inspection(kinds=(ValueKind.API_KEY,), notes=(Note.ODD_KEY,))
+    return Inspection(
+        kinds=(ValueKind.API_KEY,),
         scope=IdentityScope(found[1]),
         key_environment=_ENVIRONMENTS[found[2]],
         site_id=int(found[3]),
@@ -265,14 +260,16 @@ def _read_hash(text: str) -> Inspection | None:
     """Recognize text that can only be a hash, valid or not (docs/protocol.md 3.3)."""
     spelling = diagnose_hash(text)
     if spelling is HashSpelling.OTHER_HASH:
-        return Inspection(length=len(text), notes=(spelling.advice,))
+        return Inspection(notes=(spelling.advice,))
     encoding = _HASHES.get(spelling)
     if encoding is None:
         return None
     if spelling is HashSpelling.EMPTY_HASHED and len(text) == _SHORT_CHARS[1]:
         encoding = Encoding.BASE64
-    return _make(
-        text, ValueKind.HASH, encoding=encoding, notes=(spelling.advice or Note.HASH,)
+    return Inspection(
+        kinds=(ValueKind.HASH,),
+        encoding=encoding,
+        notes=(spelling.advice or Note.HASH,),
     )
 
 
@@ -286,19 +283,17 @@ def _read_short(text: str) -> Inspection | None:
     if len(data) == _SHA256_BYTES:
         if len(text) != _SHORT_CHARS[1]:
             notes = (*notes, HashSpelling.UNPADDED.advice)
-        return _make(
-            text,
-            *(ValueKind.HASH, ValueKind.RAW_UID, ValueKind.CLIENT_SECRET),
+        return Inspection(
+            kinds=(ValueKind.HASH, ValueKind.RAW_UID, ValueKind.CLIENT_SECRET),
             version=2,
             encoding=Encoding.BASE64URL if url_safe else Encoding.BASE64,
             notes=(*notes, Note.AMBIGUOUS),
         )
     info = inspect_raw_uid_bytes(data)
     if info is None:
-        return Inspection(length=len(text), notes=(*notes, Note.NO_RAW_UID))
-    return _make(
-        text,
-        ValueKind.RAW_UID,
+        return Inspection(notes=(*notes, Note.NO_RAW_UID))
+    return Inspection(
+        kinds=(ValueKind.RAW_UID,),
         version=info.version,
         scope=info.scope,
         identity_type=info.identity_type,
@@ -311,9 +306,9 @@ def _read_short(text: str) -> Inspection | None:
 def _read_dii(text: str) -> Inspection | None:
     """Recognize DII that is not hashed (docs/protocol.md 3.1 and 3.2)."""
     if normalize_phone(text):
-        return _make(text, ValueKind.PHONE, notes=(Note.DII,))
+        return Inspection(kinds=(ValueKind.PHONE,), notes=(Note.DII,))
     if normalize_email(text):
-        return _make(text, ValueKind.EMAIL, notes=(Note.DII,))
+        return Inspection(kinds=(ValueKind.EMAIL,), notes=(Note.DII,))
     return None
 
 
@@ -325,14 +320,13 @@ def _read_old(text: str) -> Inspection | None:
     if len(data) == _V2_BYTES:
         _, key_id = HEADER_V2.unpack_from(data)
         notes = (*_judge_alphabet(text), Note.SILENT_V2)
-        return _make(
-            text, ValueKind.ADVERTISING_TOKEN, version=2, key_id=key_id, notes=notes
+        return Inspection(
+            kinds=(ValueKind.ADVERTISING_TOKEN,), version=2, key_id=key_id, notes=notes
         )
     if len(data) == _INNER_V2_BYTES:
         (key_id,) = _INNER_V2_KEY.unpack_from(data)
-        return _make(
-            text,
-            ValueKind.REFRESH_TOKEN,
+        return Inspection(
+            kinds=(ValueKind.REFRESH_TOKEN,),
             version=2,
             key_id=key_id,
             notes=(Note.NO_WRAPPER,),
@@ -358,9 +352,8 @@ def _read_token(text: str) -> Inspection | None:
         kind, notes = ValueKind.REFRESH_TOKEN, (Note.NO_WRAPPER,)
     elif size not in _TOKEN_BYTES:
         notes = (Note.CUT,)
-    return _make(
-        text,
-        kind,
+    return Inspection(
+        kinds=(kind,),
         version=version,
         scope=scope,
         identity_type=identity_type,
@@ -378,7 +371,7 @@ def _read_wrapper(text: str) -> Inspection | None:
     scope = _WRAPPER_SCOPES.get(first)
     if scope is None:
         return None
-    return _make(text, ValueKind.REFRESH_TOKEN, scope=scope, key_id=key_id)
+    return Inspection(kinds=(ValueKind.REFRESH_TOKEN,), scope=scope, key_id=key_id)
 
 
 _WRAPPER_SCOPES: Final = {scope.bit << 4: scope for scope in IdentityScope}
@@ -392,10 +385,6 @@ _READERS: Final[tuple[Callable[[str], Inspection | None], ...]] = (
     _read_token,
     _read_wrapper,
 )
-
-
-def _make(text: str, *kinds: ValueKind, **fields: Any) -> Inspection:
-    return Inspection(kinds=kinds, length=len(text), **fields)
 
 
 def _judge_alphabet(text: str) -> tuple[str, ...]:

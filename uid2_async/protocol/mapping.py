@@ -6,8 +6,9 @@ the input from the reply.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -37,7 +38,7 @@ from uid2_async.protocol.normalize import (
     many_identity_bytes,
     sendable,
 )
-from uid2_async.protocol.reply import ReplyContent, body_of
+from uid2_async.protocol.wire import Call
 
 MAP_V3_PATH: Final = "/v3/identity/map"
 MAP_V2_PATH: Final = "/v2/identity/map"
@@ -52,7 +53,6 @@ _INVALID: Final = MapRow(reason=UnmappedReason.INVALID_IDENTIFIER.value)
 
 # Called for each identity, by functions that already strip tracebacks.
 _kind_and_value = unwrapped(kind_and_value)
-_body_of = unwrapped(body_of)
 
 
 class _MapV3Body(msgspec.Struct):
@@ -92,6 +92,11 @@ class MapQuery(RedactedRepr, frozen=True, kw_only=True):
     order: Sequence[str | None]
     values: Mapping[str, list[str]]
 
+    def kinds(self) -> Iterator[str]:
+        """Yield the kind of each identity, which is hashed if it was sent so."""
+        for key, one in zip(self.order, self.identities, strict=True):
+            yield key or _kind_and_value(one)[0]
+
 
 def prepare_map(
     identities: Sequence[Identity | str], *, send_raw: bool = False
@@ -111,7 +116,7 @@ def prepare_map(
     kind, values = alike
     found = many_identity_bytes(kind, values)
     key = HASH_KINDS[kind]
-    valid = [data for data in found if data is not None]
+    valid = list(filter(None, found))
     order: list[str | None] = [key] * len(found)
     if len(valid) < len(found):
         order = [None if data is None else key for data in found]
@@ -179,7 +184,7 @@ def parse_map_v3_rows(
         ProtocolError: If a list does not have the length of the one in *values*, or the
             reply does not have the documented structure. Rows are never guessed.
     """
-    body = _body_of(wire.decode(payload, ReplyContent[_MapV3Body]))
+    body = wire.read_body(payload, _MapV3Body)
     rows = {}
     for key, sent in values.items():
         found: list[MapRow] = getattr(body, key)
@@ -192,13 +197,27 @@ def parse_map_v3_rows(
     return rows
 
 
-def parse_map_v3_reply(payload: bytes, query: MapQuery) -> IdentityMap:
-    """Parse the decrypted reply to a v3 map request, and align it with *query*.
+def map_v3_call(query: MapQuery) -> Call[Mapping[str, Sequence[MapRow]]]:
+    """Build an identity/map v3 call, which returns rows by key."""
+    return Call(
+        path=MAP_V3_PATH,
+        payload=wire.encode(query.values),
+        parse=partial(parse_map_v3_rows, values=query.values),
+        binary=True,
+        max_reply_bytes=MAP_REPLY_BYTES,
+    )
 
-    Raises:
-        ProtocolError: As in :func:`parse_map_v3_rows`.
-    """
-    return align_map(query, parse_map_v3_rows(payload, query.values))
+
+def map_v2_call(
+    key: str, values: Sequence[str], *, link_id: str | None = None
+) -> Call[list[MapRow]]:
+    """Build an identity/map v2 call, which accepts only one kind of identity."""
+    return Call(
+        path=MAP_V2_PATH,
+        payload=build_map_v2_request(key, values, link_id=link_id),
+        parse=partial(parse_map_v2_reply, values=values),
+        max_reply_bytes=MAP_REPLY_BYTES,
+    )
 
 
 def build_map_v2_request(
@@ -217,7 +236,7 @@ def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
     Raises:
         ProtocolError: If the reply has no row for one of *values*.
     """
-    body = body_of(wire.decode(payload, ReplyContent[_MapV2Body]))
+    body = wire.read_body(payload, _MapV2Body)
     rows = {}
     for one in body.mapped:
         rows[one.identifier] = MapRow(
@@ -232,6 +251,7 @@ def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
 
 
 BUCKETS_PATH: Final = "/v2/identity/buckets"
+_BUCKETS_BYTES: Final = 128 * 1024 * 1024
 
 
 class _WireBucket(msgspec.Struct):
@@ -239,8 +259,8 @@ class _WireBucket(msgspec.Struct):
     last_updated: datetime  # sent without a time zone, in UTC
 
 
-def build_buckets_request(since: datetime) -> bytes:
-    """Build the JSON that asks which buckets have rotated since *since*.
+def buckets_call(since: datetime) -> Call[list[Bucket]]:
+    """Build a call that asks which buckets have rotated since *since*.
 
     Raises:
         InputError: If *since* is naive.
@@ -249,16 +269,17 @@ def build_buckets_request(since: datetime) -> bytes:
     ms = min(max(ms_from_datetime(since), wire.FIRST_MS), wire.LAST_MS)
     utc = datetime_from_ms(ms).replace(tzinfo=None)
     text = utc.isoformat(timespec="milliseconds")
-    return wire.encode({"since_timestamp": text})
+    return Call(
+        path=BUCKETS_PATH,
+        payload=wire.encode({"since_timestamp": text}),
+        parse=_parse_buckets_reply,
+        max_reply_bytes=_BUCKETS_BYTES,
+    )
 
 
-def parse_buckets_reply(payload: bytes) -> list[Bucket]:
-    """Parse the decrypted reply, in the operator's order.
-
-    Raises:
-        ProtocolError: If it does not have the documented structure.
-    """
-    buckets = body_of(wire.decode(payload, ReplyContent[list[_WireBucket]]))
+def _parse_buckets_reply(payload: bytes) -> list[Bucket]:
+    """Parse the decrypted reply, in the operator's order."""
+    buckets = wire.read_body(payload, list[_WireBucket])
     return [
         Bucket(one.bucket_id, one.last_updated.replace(tzinfo=UTC)) for one in buckets
     ]
@@ -278,6 +299,12 @@ class _StatusBody(msgspec.Struct):
     opted_out: list[OptedOutUID]
 
 
+def status_call(raw_uids: Sequence[str]) -> Call[OptOutStatus]:
+    """Build a call that asks for the opt-out status of *raw_uids*."""
+    payload = build_status_request(raw_uids)
+    return Call(path=STATUS_PATH, payload=payload, parse=parse_status_reply)
+
+
 def build_status_request(raw_uids: Sequence[str]) -> bytes:
     """Build the JSON that asks for the opt-out status of *raw_uids*."""
     return wire.encode({"advertising_ids": raw_uids})
@@ -289,7 +316,7 @@ def parse_status_reply(payload: bytes) -> OptOutStatus:
     Raises:
         ProtocolError: If it does not have the documented structure.
     """
-    found = body_of(wire.decode(payload, ReplyContent[_StatusBody])).opted_out
+    found = wire.read_body(payload, _StatusBody).opted_out
     return OptOutStatus(
         {one.advertising_id: datetime_from_ms(one.opted_out_since) for one in found}
     )

@@ -5,14 +5,15 @@ See docs/protocol.md 2.1, 2.2, 2.3 and 2.9.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from hmac import compare_digest
-from typing import Final, TypeAlias
+from typing import Final, TypeVar
 
 import msgspec
 
 from uid2_async._private import RedactedRepr
-from uid2_async._traceback import strip_tracebacks, unwrapped
+from uid2_async._traceback import strip_tracebacks
 from uid2_async.errors import InputError, ProtocolError
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
@@ -25,18 +26,14 @@ from uid2_async.models import (
 from uid2_async.protocol import base64, wire
 from uid2_async.protocol.envelope import KEY_BYTES
 from uid2_async.protocol.normalize import write_identity_input
-from uid2_async.protocol.reply import ReplyContent, body_of, error_from_status_word
+from uid2_async.protocol.wire import Call
+
+R = TypeVar("R")
 
 GENERATE_PATH: Final = "/v2/token/generate"
 REFRESH_PATH: Final = "/v2/token/refresh"
 VALIDATE_PATH: Final = "/v2/token/validate"
 LOGOUT_PATH: Final = "/v2/token/logout"
-
-# Called by functions that are wrapped themselves, some of them several times in a call.
-_decode = unwrapped(wire.decode)
-_body_of = unwrapped(body_of)
-_datetime = unwrapped(datetime_from_ms)
-_write_identity_input = unwrapped(write_identity_input)
 
 # A refresh token of this length is a wrapper, and the reply to it is encrypted.
 SEALED_REFRESH_CHARS: Final = 388
@@ -55,18 +52,21 @@ class TokensBody(RedactedRepr, omit_defaults=True, frozen=True):
     refresh_response_key: str | None = None
 
 
-# Made once, because each call needs it.
-_TokensReply: TypeAlias = ReplyContent[TokensBody]
+_REFRESH_RESULTS: Final = {"optout": OptedOut()}
+_GENERATE_RESULTS: Final[dict[str, OptedOut | InsufficientConsent]] = {
+    **_REFRESH_RESULTS,
+    "insufficient_user_consent": InsufficientConsent(),
+}
 
 
 class _LogoutBody(msgspec.Struct):
     optout: str
 
 
-def build_generate_request(
+def generate_call(
     identity: Identity, *, tcf_consent_string: str | None = None, send_raw: bool = False
-) -> bytes:
-    """Build the JSON of a generate request (docs/protocol.md 2.1).
+) -> Call[IdentityTokens | OptedOut | InsufficientConsent]:
+    """Build a token/generate call (docs/protocol.md 2.1).
 
     Args:
         identity: The identity to generate tokens for.
@@ -76,75 +76,88 @@ def build_generate_request(
     Raises:
         InputError: If *identity* is invalid.
     """
-    fields = _write_identity_input(identity, send_raw=send_raw)
+    fields = write_identity_input(identity, send_raw=send_raw)
     if tcf_consent_string is not None:
         fields["tcf_consent_string"] = tcf_consent_string
-    return wire.encode(fields)
+    return Call(
+        path=GENERATE_PATH, payload=wire.encode(fields), parse=parse_tokens_reply
+    )
 
 
 def parse_tokens_reply(
     payload: bytes,
 ) -> IdentityTokens | OptedOut | InsufficientConsent:
-    """Parse the decrypted reply to generate or refresh.
+    """Parse the decrypted reply to generate.
 
     Raises:
         ProtocolError: If it does not have the documented structure.
         OperatorError: If the status is another word.
     """
-    reply = _decode(payload, _TokensReply)
-    if reply.status == "optout":
-        return OptedOut()
-    if reply.status == "insufficient_user_consent":
-        return InsufficientConsent()
-    return _tokens(_body_of(reply))
+    return _read_tokens(payload, _GENERATE_RESULTS)
 
 
 def parse_refresh_reply(payload: bytes) -> IdentityTokens | OptedOut:
-    """Parse the decrypted reply to refresh, like :func:`parse_tokens_reply`.
+    """Parse the decrypted reply to refresh, which never refers to consent.
 
     Raises:
-        OperatorError: Also for ``insufficient_user_consent``, which is valid only for
-            generate.
+        ProtocolError: If it does not have the documented structure.
+        OperatorError: If the status is another word.
     """
-    result = parse_tokens_reply(payload)
-    if isinstance(result, InsufficientConsent):
-        raise error_from_status_word("insufficient_user_consent")
-    return result
+    return _read_tokens(payload, _REFRESH_RESULTS)
 
 
-def build_refresh_request(tokens: IdentityTokens) -> bytes:
-    """Return the refresh token, which is sent as it is (docs/protocol.md 2.2).
+def _read_tokens(payload: bytes, results: Mapping[str, R]) -> IdentityTokens | R:
+    """Read the tokens of a reply, or the result of its status word."""
+    body = wire.read_body(payload, TokensBody, results)
+    if not isinstance(body, TokensBody):
+        return body
+    return IdentityTokens(
+        advertising_token=body.advertising_token,
+        refresh_token=body.refresh_token,
+        refresh_response_key=body.refresh_response_key,
+        identity_expires=datetime_from_ms(body.identity_expires),
+        refresh_expires=datetime_from_ms(body.refresh_expires),
+        refresh_from=datetime_from_ms(body.refresh_from),
+    )
+
+
+def refresh_call(
+    held: IdentityTokens, *, now_ms: Callable[[], int]
+) -> Call[IdentityTokens | OptedOut]:
+    """Build a token/refresh call, which sends only the token (docs/protocol.md 2.2).
+
+    Args:
+        held: The tokens to refresh.
+        now_ms: Returns the operator's time in ms since the Unix epoch.
 
     Raises:
-        InputError: If it is empty, or could not be sent.
+        InputError: If the refresh token is empty or could not be sent, or the key that
+            decrypts the reply is needed, but missing or not valid.
     """
     try:
-        body = tokens.refresh_token.encode("ascii")
+        body = held.refresh_token.encode("ascii")
     except UnicodeEncodeError:
         body = b""
     if not body or body.translate(None, _CONTROL) != body:
         raise InputError("The refresh token is empty or has invalid characters.")
-    return body
+    key: bytes | None = b""
+    if len(body) == SEALED_REFRESH_CHARS:
+        key = base64.decode(held.refresh_response_key or "")
+        if key is None or len(key) != KEY_BYTES:
+            raise InputError(
+                "The refresh_response_key is missing or not base64 of 32 bytes.",
+                hint="Store it with the refresh token. It changes with every refresh.",
+            )
+    return Call(
+        path=REFRESH_PATH,
+        payload=body,
+        parse=partial(_parse_new_tokens, held=held, now_ms=now_ms),
+        bare=True,
+        reply_key=key,
+    )
 
 
-def refresh_reply_key(tokens: IdentityTokens) -> bytes:
-    """Return the key that decrypts the reply, or b"" if it is not encrypted.
-
-    Raises:
-        InputError: If the key is needed, but missing or not valid.
-    """
-    if len(tokens.refresh_token) != SEALED_REFRESH_CHARS:
-        return b""
-    key = base64.decode(tokens.refresh_response_key or "")
-    if key is None or len(key) != KEY_BYTES:
-        raise InputError(
-            "The refresh_response_key is missing or not base64 of 32 bytes.",
-            hint="Store it with the refresh token. It changes with every refresh.",
-        )
-    return key
-
-
-def parse_new_tokens(
+def _parse_new_tokens(
     payload: bytes, *, held: IdentityTokens, now_ms: Callable[[], int]
 ) -> IdentityTokens | OptedOut:
     """Parse the decrypted reply to a refresh of *held*, and reject an old one.
@@ -156,7 +169,7 @@ def parse_new_tokens(
         ProtocolError: If the reply cannot be trusted.
         OperatorError: As in :func:`parse_refresh_reply`.
     """
-    result = parse_refresh_reply(payload)
+    result = _read_tokens(payload, _REFRESH_RESULTS)
     if isinstance(result, OptedOut):
         return result
     if ms_from_datetime(result.identity_expires) <= now_ms():
@@ -171,53 +184,46 @@ def parse_new_tokens(
 
 def replay_error(message: str, name: str) -> ProtocolError:
     """Return the error for a well-formed refresh reply that cannot be trusted."""
-    return ProtocolError(
+    error = ProtocolError(
         message,
         hint="Check this machine's clock. If it is right, replies are being replayed.",
         path=f"body.{name}",
     )
+    error.endpoint = REFRESH_PATH
+    return error
 
 
-def _tokens(body: TokensBody) -> IdentityTokens:
-    return IdentityTokens(
-        advertising_token=body.advertising_token,
-        refresh_token=body.refresh_token,
-        refresh_response_key=body.refresh_response_key,
-        identity_expires=_datetime(body.identity_expires),
-        refresh_expires=_datetime(body.refresh_expires),
-        refresh_from=_datetime(body.refresh_from),
-    )
-
-
-def build_validate_request(
+def validate_call(
     identity: Identity, advertising_token: str, *, send_raw: bool = False
-) -> bytes:
-    """Build the JSON of a validate request (docs/protocol.md 2.3).
+) -> Call[bool]:
+    """Build a token/validate call: whether the token is the identity's.
+
+    See docs/protocol.md 2.3.
 
     Raises:
         InputError: If *identity* is invalid.
     """
     fields = write_identity_input(identity, send_raw=send_raw)
-    return wire.encode(fields | {"token": advertising_token})
+    return Call(
+        path=VALIDATE_PATH,
+        payload=wire.encode(fields | {"token": advertising_token}),
+        parse=lambda payload: wire.read_body(payload, bool),
+    )
 
 
-def parse_validate_reply(payload: bytes) -> bool:
-    """Parse the decrypted reply to validate: whether the token is the identity's."""
-    return body_of(wire.decode(payload, ReplyContent[bool]))
-
-
-def build_logout_request(identity: Identity, *, send_raw: bool = False) -> bytes:
-    """Build the JSON of a logout request (docs/protocol.md 2.9).
+def logout_call(identity: Identity, *, send_raw: bool = False) -> Call[None]:
+    """Build a token/logout call (docs/protocol.md 2.9).
 
     Raises:
         InputError: If *identity* is invalid.
     """
-    return wire.encode(write_identity_input(identity, send_raw=send_raw))
+    payload = wire.encode(write_identity_input(identity, send_raw=send_raw))
+    return Call(path=LOGOUT_PATH, payload=payload, parse=parse_logout_reply)
 
 
 def parse_logout_reply(payload: bytes) -> None:
     """Parse the decrypted reply to logout. Raises if the logout failed."""
-    body_of(wire.decode(payload, ReplyContent[_LogoutBody]))
+    wire.read_body(payload, _LogoutBody)
 
 
 strip_tracebacks(globals())

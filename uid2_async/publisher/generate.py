@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 import attrs
 
 from uid2_async._failures import fresh_error
+from uid2_async._private import logger
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Monotonic, monotonic_of
 from uid2_async.errors import BadRequestError, InputError, UID2Error
 from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import Identity, InsufficientConsent, OptedOut, as_identity
-from uid2_async.protocol.tokens import build_generate_request
+from uid2_async.protocol.tokens import generate_call
 
 if TYPE_CHECKING:
     from uid2_async.client import UID2Client
 
 __all__ = ["GenerateResult", "InvalidIdentity", "Unavailable", "try_generate"]
-
-_logger = logging.getLogger("uid2_async")
 
 WEB_TIMEOUT: Final = 3.0
 """How long a page waits for the operator by default, in seconds, with retries."""
@@ -94,7 +92,7 @@ async def try_generate(
     try:
         if refusal is not None:
             # A mistyped identity must be corrected now, even without an operator.
-            build_generate_request(as_identity(identity))
+            generate_call(as_identity(identity))
             return Unavailable(fresh_error(refusal))
         reply = await client.generate_token(
             identity, tcf_consent_string=tcf_consent_string, timeout=timeout
@@ -103,7 +101,7 @@ async def try_generate(
         return InvalidIdentity(fresh_error(error))
     except Exception as error:  # noqa: BLE001 - an error in a hook must not fail a login
         if not isinstance(error, UID2Error):  # the client logs its own
-            _logger.warning("No tokens generated: %s", type(error).__name__)
+            logger.warning("No tokens generated: %s", type(error).__name__)
         if not isinstance(error, BadRequestError):  # of this one request only
             breaker.open(fresh_error(error))
         return Unavailable(fresh_error(error))

@@ -8,19 +8,19 @@ tokens or has already expired is rejected.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import attrs
 from msgspec.structs import replace
 
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_stray
+from uid2_async._private import logger
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.clock import Clock, Monotonic, monotonic_of, system_clock
 from uid2_async.errors import (
@@ -37,23 +37,19 @@ from uid2_async.errors import (
 )
 from uid2_async.identity_tokens import IdentityTokens, TokenState
 from uid2_async.models import OptedOut
-from uid2_async.protocol.tokens import REFRESH_PATH, replay_error
+from uid2_async.protocol.tokens import replay_error
 from uid2_async.publisher.session import OPT_OUT_KEPT
 
 if TYPE_CHECKING:
     from uid2_async.client import UID2Client
     from uid2_async.client_side import ClientSideClient
 
-T = TypeVar("T")
-
 RefreshLock: TypeAlias = Callable[[str], AbstractAsyncContextManager[object]]
 """Returns an async context manager for the digest of a refresh token. It may yield
 False if another process is refreshing or has just refreshed these tokens."""
 
-_Outcome: TypeAlias = IdentityTokens | OptedOut | UID2Error | None
+_Result: TypeAlias = IdentityTokens | OptedOut | UID2Error | None
 """The result of a refresh. None if there was none, or another process runs it."""
-
-_logger = logging.getLogger("uid2_async")
 
 # The pause after repeated failures doubles up to this many seconds.
 _LONGEST_PAUSE: Final = 60.0
@@ -103,44 +99,49 @@ class Freshness:
 
 
 @attrs.frozen
-class _Pause:
-    """Until when tokens are not refreshed, and the error if a refresh failed."""
+class _Known:
+    """What is known about a refresh token.
 
-    error: UID2Error | None
-    seconds: float
-    until: float
+    Attributes:
+        result: The result of its refresh. None if it is new itself.
+        pause: The seconds of the pause before another refresh.
+        until: The monotonic time at which the pause ends.
+    """
+
+    result: _Result
+    pause: float = 0.0
+    until: float = 0.0
 
 
-class _TTLCache(Generic[T]):
-    """Values by key, which expire. The least recently used value is evicted."""
+class _TTLCache:
+    """What is known by digest, for a time. The least recently used is evicted."""
 
     def __init__(self, size: int, monotonic: Monotonic) -> None:
         self._size = size
         self._now = monotonic
-        self._entries: OrderedDict[str, tuple[T, float]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[_Known, float]] = OrderedDict()
 
     def __len__(self) -> int:
         """Return the number of entries, including expired ones not read since."""
         return len(self._entries)
 
-    def set(self, key: str, value: T, *, seconds: float) -> None:
-        """Store *value* for *seconds*."""
-        self._entries[key] = (value, self._now() + seconds)
-        self._entries.move_to_end(key)
+    def set(self, digest: str, known: _Known, *, seconds: float) -> None:
+        """Store *known* for *seconds*."""
+        self._entries[digest] = (known, self._now() + seconds)
+        self._entries.move_to_end(digest)
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
-    def get(self, key: str) -> T | None:
-        """Return the value of *key*, or None if there is none or it has expired."""
-        entry = self._entries.get(key)
-        if entry is None:
+    def get(self, digest: str) -> _Known | None:
+        """Return what is known, or None if there is nothing or it has expired."""
+        known, until = self._entries.get(digest, (None, 0.0))
+        if known is None:
             return None
-        value, until = entry
         if self._now() >= until:
-            del self._entries[key]
+            del self._entries[digest]
             return None
-        self._entries.move_to_end(key)
-        return value
+        self._entries.move_to_end(digest)
+        return known
 
 
 class TokenRefresher:
@@ -199,7 +200,7 @@ class TokenRefresher:
         jitter: float = 60.0,
         pause: float = 5.0,
         margin: float = 5.0,
-        remember: int = 10_000,
+        remember: int = 30_000,
         _random: Callable[[], float] = random.random,
     ) -> None:
         """Create the refresher. Nothing runs until the first refresh.
@@ -224,7 +225,7 @@ class TokenRefresher:
                 consecutive failure, up to a minute.
             margin: How many seconds earlier tokens are treated as due or expired, in
                 case this machine's clock is slow.
-            remember: The size of the caches of new tokens, failures and opt-outs.
+            remember: How many new tokens, failures and opt-outs are cached.
 
         Raises:
             ConfigError: If a number is negative, or *timeout* or *remember* is zero.
@@ -243,12 +244,9 @@ class TokenRefresher:
         self._margin = timedelta(seconds=margin)
         self._random = _random
         self._monotonic = monotonic_of(clock, monotonic)
-        self._renewed = _TTLCache[IdentityTokens](remember, self._monotonic)
-        self._opted_out = _TTLCache[OptedOut](remember, self._monotonic)
-        # After a failure, and for new tokens that would be due again too soon.
-        self._paused = _TTLCache[_Pause](remember, self._monotonic)
+        self._known = _TTLCache(remember, self._monotonic)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._flights: dict[str, asyncio.Task[_Outcome]] = {}
+        self._flights: dict[str, asyncio.Task[_Result]] = {}
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -266,7 +264,8 @@ class TokenRefresher:
         safe to call this twice.
         """
         self._closed = True
-        flights = list(self._running().values())
+        here = asyncio.get_running_loop()
+        flights = [one for one in self._flights.values() if one.get_loop() is here]
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
@@ -275,7 +274,7 @@ class TokenRefresher:
         """Show only counts."""
         return (
             f"<TokenRefresher running={len(self._flights)} "
-            f"opted_out={len(self._opted_out)}>"
+            f"remembered={len(self._known)}>"
         )
 
     async def ensure_fresh(self, tokens: IdentityTokens) -> Freshness:
@@ -298,16 +297,13 @@ class TokenRefresher:
         if self._closed:
             raise RuntimeError("The refresher is closed.")
         now = self._now()
-        held = self._latest(tokens, now)
-        digest = _digest(held)
-        if self._opted_out.get(digest) is not None:
-            return _report(tokens, held, OptedOut(), now)
+        held, digest, known = self._latest(tokens, now)
+        if known is not None and isinstance(known.result, OptedOut):
+            return _report(tokens, held, known.result, now)
         if not self._is_due(held, now):
             return _report(tokens, held, None, now)
-        pause = self._paused.get(digest)
-        if pause is not None and self._monotonic() < pause.until:
-            error = None if pause.error is None else fresh_error(pause.error)
-            return _report(tokens, held, error, now)
+        if known is not None and self._monotonic() < known.until:
+            return _report(tokens, held, known.result, now)
         flight = self._single_flight(held, digest)
         if self._background and held.state(now).usable:
             return _report(tokens, held, None, now)
@@ -321,17 +317,25 @@ class TokenRefresher:
         ahead = timedelta(seconds=max(0.0, self._client.clock_skew))
         return self._clock() + self._margin + ahead
 
-    def _latest(self, tokens: IdentityTokens, now: datetime) -> IdentityTokens:
-        """Return the tokens that earlier refreshes obtained for *tokens*."""
-        first = _digest(tokens)
-        digest, steps = first, 0
-        while (renewed := self._renewed.get(digest)) is not None:
-            tokens, digest, steps = renewed, _digest(renewed), steps + 1
+    def _latest(
+        self, tokens: IdentityTokens, now: datetime
+    ) -> tuple[IdentityTokens, str, _Known | None]:
+        """Return the tokens that earlier refreshes obtained, and what is known of them.
+
+        Returns:
+            The tokens, the digest of their refresh token, and what is known of it.
+        """
+        first = digest = _digest(tokens)
+        steps = 0
+        while (known := self._known.get(digest)) is not None:
+            if not isinstance(known.result, IdentityTokens):
+                break
+            tokens, steps = known.result, steps + 1
+            digest = _digest(tokens)
         if steps > 1:
             # If a session is never updated, this chain would grow with each refresh.
-            left = tokens.refresh_expires - now
-            self._renewed.set(first, tokens, seconds=left.total_seconds())
-        return tokens
+            self._known.set(first, _Known(tokens), seconds=_seconds_left(tokens, now))
+        return tokens, digest, known
 
     def _is_due(self, held: IdentityTokens, now: datetime) -> bool:
         """Return whether to refresh now, after a random delay for due tokens."""
@@ -344,109 +348,96 @@ class TokenRefresher:
 
     def _single_flight(
         self, held: IdentityTokens, digest: str
-    ) -> asyncio.Task[_Outcome]:
+    ) -> asyncio.Task[_Result]:
         """Join the running refresh of *held*, or start one."""
-        running = self._running()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # The refreshes of a closed loop never end, so that none must wait for them.
+            self._loop, self._flights = loop, {}
+        running = self._flights
         flight = running.get(digest)
         if flight is None:
             flight = running[digest] = asyncio.create_task(self._refresh(held, digest))
 
-            def end(task: asyncio.Task[_Outcome]) -> None:
+            def end(task: asyncio.Task[_Result]) -> None:
                 running.pop(digest, None)
                 # Logged, because a background refresh is not awaited.
                 if not task.cancelled() and (error := task.exception()) is not None:
                     name = type(error).__name__
-                    _logger.warning("Refreshing tokens failed with %s", name)
+                    logger.warning("Refreshing tokens failed with %s", name)
 
             flight.add_done_callback(end)
         return flight
 
-    def _running(self) -> dict[str, asyncio.Task[_Outcome]]:
-        """Return the refreshes of the running event loop.
-
-        Those of a closed loop never end, so that callers must not wait for them.
-        """
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._flights = loop, {}
-        return self._flights
-
-    async def _refresh(self, held: IdentityTokens, digest: str) -> _Outcome:
+    async def _refresh(self, held: IdentityTokens, digest: str) -> _Result:
         """Refresh *held*, and cache the result."""
         task = asyncio.current_task()
         try:
             async with self._lock(digest) as mine:
                 if mine is False and held.state(self._now()).usable:
                     return None
-                outcome = await self._ask(held)
+                result = await self._ask(held)
         except CONTROL_FLOW as error:
             if not is_stray(error, task):
                 raise
-            outcome = TransportError(f"The refresh ended with {type(error).__name__}.")
-        self._remember(digest, outcome)
-        return outcome
-
-    def _remember(
-        self, digest: str, outcome: IdentityTokens | OptedOut | UID2Error
-    ) -> None:
-        """Cache the result of a refresh for as long as it applies."""
-        if isinstance(outcome, IdentityTokens):
-            self._remember_tokens(digest, outcome)
-        elif isinstance(outcome, OptedOut):
-            seconds = OPT_OUT_KEPT.total_seconds()
-            self._opted_out.set(digest, outcome, seconds=seconds)
-        else:
-            before, seconds = self._paused.get(digest), self._pause
-            if before is not None and before.error is not None:
-                seconds = max(seconds, min(before.seconds * 2, _LONGEST_PAUSE))
-            pause = _Pause(outcome, seconds, self._monotonic() + seconds)
-            self._paused.set(digest, pause, seconds=seconds + _FAILURE_KEPT)
-
-    def _remember_tokens(self, digest: str, new: IdentityTokens) -> None:
-        """Cache *new* tokens, and delay their refresh if it would be due too soon."""
-        now = self._now()
-        left = new.refresh_expires - now
-        self._renewed.set(digest, new, seconds=left.total_seconds())
-        usable = (new.identity_expires - now).total_seconds()
-        interval = min(max(usable * _INTERVAL_PART, _LEAST_INTERVAL), _MOST_INTERVAL)
-        if new.refresh_from < now + timedelta(seconds=interval):
-            pause = _Pause(None, interval, self._monotonic() + interval)
-            self._paused.set(_digest(new), pause, seconds=interval)
+            result = TransportError(f"The refresh ended with {type(error).__name__}.")
+        self._remember(digest, result)
+        return result
 
     async def _ask(self, held: IdentityTokens) -> IdentityTokens | OptedOut | UID2Error:
         """Call the operator. Return errors instead of raising them."""
         try:
-            reply = await self._client.refresh_token(held, timeout=self._timeout)
-            if isinstance(reply, IdentityTokens):
-                self._check(reply)
+            new = await self._client.refresh_token(held, timeout=self._timeout)
         except _MISUSE:
             raise
         except UID2Error as error:
             # The error is cached, and its traceback would contain tokens.
             return fresh_error(error)
-        if isinstance(reply, OptedOut):
-            return reply
-        return replace(reply, extra=held.extra)
+        if isinstance(new, OptedOut):
+            return new
+        # The client has compared the reply with the current tokens. Those that were
+        # refreshed before are not new either, and _latest must not form a cycle.
+        known = self._known.get(_digest(new))
+        if known is not None and isinstance(known.result, IdentityTokens):
+            return replay_error(
+                "The refresh reply repeats earlier tokens.", "refresh_token"
+            )
+        if not new.state(self._now()).usable:
+            return replay_error(
+                "The refreshed tokens have expired.", "identity_expires"
+            )
+        return replace(new, extra=held.extra)
 
-    def _check(self, new: IdentityTokens) -> None:
-        """Reject a reply that may be a replayed one (docs/protocol.md 2.2).
-
-        The client has compared it with the current tokens.
-        """
-        # Tokens that were refreshed before are not new, and _latest must not form a
-        # cycle.
-        repeated = self._renewed.get(_digest(new)) is not None
-        if new.state(self._now()).usable and not repeated:
+    def _remember(
+        self, digest: str, result: IdentityTokens | OptedOut | UID2Error
+    ) -> None:
+        """Cache the result of a refresh for as long as it applies."""
+        if isinstance(result, UID2Error):
+            self._pause_after(digest, result)
             return
-        error = replay_error("The refreshed tokens have expired.", "identity_expires")
-        if repeated:
-            message = "The refresh reply repeats earlier tokens."
-            error = replay_error(message, "refresh_token")
-        error.endpoint = REFRESH_PATH
-        raise error
+        if isinstance(result, OptedOut):
+            seconds = OPT_OUT_KEPT.total_seconds()
+            self._known.set(digest, _Known(result), seconds=seconds)
+            return
+        now = self._now()
+        self._known.set(digest, _Known(result), seconds=_seconds_left(result, now))
+        usable = (result.identity_expires - now).total_seconds()
+        interval = min(max(usable * _INTERVAL_PART, _LEAST_INTERVAL), _MOST_INTERVAL)
+        # New tokens that would be due again too soon.
+        if result.refresh_from < now + timedelta(seconds=interval):
+            pause = _Known(None, interval, self._monotonic() + interval)
+            self._known.set(_digest(result), pause, seconds=interval)
+
+    def _pause_after(self, digest: str, error: UID2Error) -> None:
+        """Cache *error* for a pause, which grows with each consecutive one."""
+        before, seconds = self._known.get(digest), self._pause
+        if before is not None and isinstance(before.result, UID2Error):
+            seconds = max(seconds, min(before.pause * 2, _LONGEST_PAUSE))
+        pause = _Known(error, seconds, self._monotonic() + seconds)
+        self._known.set(digest, pause, seconds=seconds + _FAILURE_KEPT)
 
 
-def _result(flight: asyncio.Task[_Outcome]) -> _Outcome:
+def _result(flight: asyncio.Task[_Result]) -> _Result:
     """Return the result of a refresh, or raise its error, as a copy for each caller."""
     if flight.cancelled():
         return TransportError(
@@ -456,8 +447,11 @@ def _result(flight: asyncio.Task[_Outcome]) -> _Outcome:
     error = flight.exception()
     if error is not None:
         raise fresh_error(error)
-    outcome = flight.result()
-    return fresh_error(outcome) if isinstance(outcome, UID2Error) else outcome
+    return flight.result()
+
+
+def _seconds_left(tokens: IdentityTokens, now: datetime) -> float:
+    return (tokens.refresh_expires - now).total_seconds()
 
 
 def _digest(tokens: IdentityTokens) -> str:
@@ -466,14 +460,15 @@ def _digest(tokens: IdentityTokens) -> str:
 
 
 def _report(
-    given: IdentityTokens, held: IdentityTokens, outcome: _Outcome, now: datetime
+    given: IdentityTokens, held: IdentityTokens, result: _Result, now: datetime
 ) -> Freshness:
     """Return what became of the tokens that were *given* and are now *held*."""
-    error = outcome if isinstance(outcome, UID2Error) else None
-    if isinstance(outcome, OptedOut):
+    if isinstance(result, OptedOut):
         return Freshness(tokens=None, state=TokenState.OPTED_OUT, changed=True)
-    if isinstance(outcome, IdentityTokens):
-        held = outcome
+    if isinstance(result, IdentityTokens):
+        held = result
+    # A copy for each caller.
+    error = fresh_error(result) if isinstance(result, UID2Error) else None
     state = held.state(now)
     if isinstance(error, _FINAL) or (
         isinstance(error, _UNREFRESHABLE) and not state.usable

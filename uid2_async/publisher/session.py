@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote, unquote
 
-import attrs
 import msgspec
 
 from uid2_async._traceback import strip_tracebacks
@@ -32,34 +31,6 @@ __all__ = [
     "to_session",
 ]
 
-
-@attrs.frozen(kw_only=True)
-class System:
-    """The names that one system uses.
-
-    Attributes:
-        prebid_name: The name of the Prebid module, and the prefix of its parameters.
-        identity_cookie: The cookie in which the web SDK stores the whole identity.
-        token_cookie: The cookie from which Prebid reads an advertising token.
-    """
-
-    prebid_name: str
-    identity_cookie: str
-    token_cookie: str
-
-
-SYSTEMS: Final[Mapping[IdentityScope, System]] = {
-    IdentityScope.UID2: System(
-        prebid_name="uid2",
-        identity_cookie="__uid_2",
-        token_cookie="__uid2_advertising_token",  # noqa: S106 - a cookie's name
-    ),
-    IdentityScope.EUID: System(
-        prebid_name="euid",
-        identity_cookie="__euid",
-        token_cookie="__euid_advertising_token",  # noqa: S106 - as above
-    ),
-}
 
 # --- in a session ---------------------------------------------------------------------
 
@@ -143,8 +114,9 @@ def cookie_name(
         ``__uid_2`` or ``__euid`` for the whole identity (web SDK);
         ``__uid2_advertising_token`` or ``__euid_advertising_token`` (Prebid.js).
     """
-    system = SYSTEMS[scope]
-    return system.identity_cookie if content == "identity" else system.token_cookie
+    if content == "identity":
+        return "__uid_2" if scope is IdentityScope.UID2 else "__euid"
+    return f"__{scope.lower()}_advertising_token"
 
 
 def to_cookie(  # noqa: PLR0913 - keyword options, each an attribute of the cookie
@@ -335,7 +307,7 @@ def _client_refresh(
     api_base: str | None,
 ) -> dict[str, Any]:
     """Return an entry with all tokens, or with the name of the cookie."""
-    name = SYSTEMS[scope].prebid_name
+    name = scope.lower()
     params: dict[str, Any] = {}
     if cookie is None:
         params[f"{name}Token"] = tokens.to_dict()
@@ -353,19 +325,18 @@ def _server_only(
     api_base: str | None,
 ) -> dict[str, Any]:
     """Return an entry with the advertising token, unless it is in a cookie."""
-    system = SYSTEMS[scope]
+    name, token_cookie = scope.lower(), cookie_name(scope, "advertising_token")
     if api_base is not None:
         raise InputError(
             "With server_only, the page does not contact an operator: omit api_base."
         )
     if cookie is None:
-        value = {system.prebid_name: {"id": tokens.advertising_token}}
-        return {"name": system.prebid_name, "value": value}
-    if cookie != system.token_cookie:
+        return {"name": name, "value": {name: {"id": tokens.advertising_token}}}
+    if cookie != token_cookie:
         raise InputError(
-            f"With server_only, Prebid.js reads only the cookie {system.token_cookie}."
+            f"With server_only, Prebid.js reads only the cookie {token_cookie}."
         )
-    return {"name": system.prebid_name}
+    return {"name": name}
 
 
 strip_tracebacks(globals())
