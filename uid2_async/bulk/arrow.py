@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from uid2_async._private import printable
-from uid2_async.bulk.columns import find_wanted, refuse_repeated
+from uid2_async.bulk.columns import find_column, refuse_repeated, refuse_taken
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
@@ -85,7 +85,7 @@ class ArrowRows:
     """Some rows of a record batch, and the indexes of the columns to read."""
 
     batch: Any
-    _wanted: Mapping[str, int]
+    _wanted: Mapping[int | str, int]
     _null: str | None
 
     @property
@@ -93,8 +93,8 @@ class ArrowRows:
         """The number of rows."""
         return int(self.batch.num_rows)
 
-    def values(self, column: str) -> list[str]:
-        """List the values of a wanted column; a missing value is empty."""
+    def values(self, column: int | str) -> list[str]:
+        """List the values of an identifier column or a key; see TextRows."""
         missing = (None, self._null)
         return [
             "" if one in missing else str(one)
@@ -196,7 +196,7 @@ class ArrowReader:
         self._loaded: Any = None
         self._at = 0
         self._rows = 0
-        self._wanted: dict[str, int] = {}
+        self._wanted: dict[int | str, int] = {}
 
     def _open(self) -> tuple[Any, Any, list[str], int]:
         """Open the file; read its schema, its columns and the number of rows."""
@@ -216,14 +216,17 @@ class ArrowReader:
 
     def select(
         self,
-        columns: Sequence[str],
+        columns: Sequence[int],
         keys: Sequence[str] = (),
         added: Collection[str] = (),
     ) -> None:
         """Set the columns to read, before any rows are taken."""
-        self._wanted = find_wanted(self.header, (*columns, *keys), added, self.name)
-        for one in columns:
-            require_text(self.schema.field(self._wanted[one]), name=self.name)
+        refuse_taken(self.header, added, name=self.name)
+        self._wanted = {index: index for index in columns}
+        for key in keys:
+            self._wanted[key] = find_column(self.header, key, name=self.name)
+        for index in columns:
+            require_text(self.schema.field(index), name=self.name)
 
     def skip(self, rows: int) -> None:
         """Skip the rows that an earlier run has written."""

@@ -201,14 +201,14 @@ class CsvReader(TextReader):
         """Make rows with the wanted values."""
         text = "".join(records)
         plain = "\r" not in text and text[-1:] == "\n"
-        columns = {}
-        for name, at in self._wanted.items():
+        columns: dict[int | str, list[str]] = {}
+        for column, at in self._wanted.items():
             values = self._without_null(list(map(itemgetter(at), found)))
-            if name in self._identifiers and "'" in text:
+            if isinstance(column, int) and "'" in text:  # identifiers
                 values = [
                     one[1:] if one.startswith(_DEFUSED) else one for one in values
                 ]
-            columns[name] = values
+            columns[column] = values
         return TextRows(records, columns, self, ends_plainly=plain)
 
     def _take_each(self, some: list[str]) -> TextRows | None:

@@ -90,7 +90,7 @@ class JsonReader(TextReader):
 
     def select(
         self,
-        columns: Sequence[str],
+        columns: Sequence[int],
         keys: Sequence[str] = (),
         added: Collection[str] = (),
     ) -> None:
@@ -102,9 +102,7 @@ class JsonReader(TextReader):
                 f"{self.name}: the first objects have no keys.",
                 hint="Write the identifiers of each row as a key of its object.",
             )
-        # A file without rows has no header.
-        read = (columns, keys) if self.header else ((), ())
-        super().select(*read, added)
+        super().select(columns, keys, added)
 
     def take(self, rows: int) -> TextRows | None:
         """See :meth:`TextReader.take`."""
@@ -112,7 +110,10 @@ class JsonReader(TextReader):
         if not some:
             return None
         records, found = self._parse(some)
-        columns = {name: self._values(name, found) for name in self._wanted}
+        columns = {
+            column: self._values(at, found, is_key=isinstance(column, str))
+            for column, at in self._wanted.items()
+        }
         bad = {at for _, wrong in columns.values() for at in wrong}
         for at in sorted(bad):
             before = some.index(records[at])
@@ -126,13 +127,13 @@ class JsonReader(TextReader):
         self._drop(len(some))
         return TextRows(records, kept, self)
 
-    def _values(self, name: str, found: list[_Object]) -> tuple[list[str], list[int]]:
+    def _values(
+        self, index: int, found: list[_Object], *, is_key: bool
+    ) -> tuple[list[str], list[int]]:
         """List the values of a column, and those that cannot be identifiers."""
-        key = self.header[self._wanted[name]]
+        key = self.header[index] if found else ""
         values = self._without_null([_text(one.get(key)) for one in found])
-        if name not in self._identifiers or not any(
-            one.startswith(("[", "{")) for one in values
-        ):
+        if is_key or not any(one.startswith(("[", "{")) for one in values):
             return values, []
         wrong = [at for at, one in enumerate(found) if _is_nested(one.get(key))]
         return values, wrong

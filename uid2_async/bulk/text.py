@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, cast
 
 import attrs
 
-from uid2_async.bulk.columns import find_wanted
+from uid2_async.bulk.columns import find_column, refuse_taken
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
@@ -108,7 +108,7 @@ class TextRows:
     """
 
     records: list[str]
-    _columns: Mapping[str, list[str]]
+    _columns: Mapping[int | str, list[str]]
     _reader: TextReader
     ends_plainly: bool = False
 
@@ -117,8 +117,11 @@ class TextRows:
         """The number of rows; zero if there were only blank lines."""
         return len(self.records)
 
-    def values(self, column: str) -> list[str]:
-        """List the values of a wanted column; a missing value is empty."""
+    def values(self, column: int | str) -> list[str]:
+        """List the values of an identifier column, by index, or of a key, by name.
+
+        A missing value is empty.
+        """
         return self._columns[column]
 
     def texts(self) -> list[list[str | None]]:
@@ -158,8 +161,7 @@ class TextReader(ABC):
         self.prefix: str = ""
         self.first: str = ""
         self._on_bad_row = on_bad_row
-        self._wanted: dict[str, int] = {}
-        self._identifiers: frozenset[str] = frozenset()
+        self._wanted: dict[int | str, int] = {}
         self._stream = stream
         # From a pipe, read what is available: its writer may be slow.
         self._read_some = stream.read1
@@ -323,17 +325,21 @@ class TextReader(ABC):
 
     def select(
         self,
-        columns: Sequence[str],
+        columns: Sequence[int],
         keys: Sequence[str] = (),
         added: Collection[str] = (),
     ) -> None:
         """Set the columns to read, before any rows are taken.
 
-        The values of *keys* are taken unchanged. No column may have the name of one of
-        *added*, which will be appended.
+        The *columns* of identifiers are given by index. The values of *keys* are taken
+        unchanged. No column may have the name of one of *added*, which will be
+        appended.
         """
-        self._wanted = find_wanted(self.header, (*columns, *keys), added, self.name)
-        self._identifiers = frozenset(columns) - frozenset(keys)
+        refuse_taken(self.header, added, name=self.name)
+        self._wanted = {index: index for index in columns}
+        # A file without rows has no header.
+        for key in keys if self.header else ():
+            self._wanted[key] = find_column(self.header, key, name=self.name)
 
     @abstractmethod
     def take(self, rows: int) -> TextRows | None:

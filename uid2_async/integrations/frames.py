@@ -351,19 +351,21 @@ class _FrameReader(ArrowReader):
         self._size = self._total = frame.rows or 0
         self._loaded: Any = None
         self._at = self._rows = 0
-        self._wanted: dict[str, int] = {}
+        self._wanted: dict[int | str, int] = {}
 
     def select(
-        self, columns: Sequence[str], keys: Sequence[str] = (), added: Any = ()
+        self, columns: Sequence[int], keys: Sequence[str] = (), added: Any = ()
     ) -> None:
         refuse_taken(self.header, added, name=_NAME)
-        names = list(dict.fromkeys([*columns, *keys]))
-        positions = [find_column(self.header, one, name=_NAME) for one in names]
-        reader, read = self._frame.read(positions)
-        self._wanted = dict(zip(names, read, strict=True))
+        wanted: dict[int | str, int] = {index: index for index in columns}
+        wanted |= {one: find_column(self.header, one, name=_NAME) for one in keys}
+        indexes = list(dict.fromkeys(wanted.values()))
+        reader, read = self._frame.read(indexes)
+        positions = dict(zip(indexes, read, strict=True))
+        self._wanted = {one: positions[index] for one, index in wanted.items()}
         self.schema = reader.schema
-        for one in columns:
-            require_text(reader.schema.field(self._wanted[one]))
+        for index in columns:
+            require_text(reader.schema.field(self._wanted[index]))
         self._batches = _validated(reader)
 
     def close(self) -> None:

@@ -246,7 +246,7 @@ def test_every_encoding_of_python_is_read_or_refused(tmp_path: Path) -> None:
         try:
             options = FileFormatOptions(encoding=name)
             with closing(open_reader(path, options)) as reader:
-                reader.select(["a"])
+                reader.select([0])
                 while reader.take(9) is not None or reader.load():
                     pass
         except (InputError, ConfigError):
