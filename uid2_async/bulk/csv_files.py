@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BufferedIOBase
 from itertools import repeat
 from operator import itemgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -32,7 +31,7 @@ from uid2_async.bulk.text import (
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.files import Reader, Rows
+    from uid2_async.bulk.files import Reader
 
 _UNFINISHED: Final = "unexpected end of data"
 _QUOTE_HINT: Final = (
@@ -314,48 +313,32 @@ class CsvOutput(TextOutput):
     column for quotes at once.
     """
 
-    def __init__(
-        self,
-        reader: Reader | None,
-        options: FileFormatOptions,
-        part: Path | None,
-        *,
-        added: Mapping[str, Content],
-        **how: Any,
-    ) -> None:
-        """Write CSV according to *options*."""
+    def _set_format(self, reader: Reader | None, options: FileFormatOptions) -> bool:
         self._is_safe = options.spreadsheet_safe
         self._options = options
         self._delimiter = options.delimiter or ","
-        first = ""
+        keeps_text, first = False, ""
         if isinstance(reader, CsvReader):
             self._options = reader.options
             own = reader.options.delimiter or ","
             self._delimiter = options.delimiter or own
-            self.keeps_text: bool = self._delimiter == own
-            first = reader.first
+            keeps_text, first = self._delimiter == own, reader.first
         # A last row without a line end gets that of the header.
         self._end = "\r\n" if first.endswith("\r\n") else "\n"
-        self._width = len(added) + (0 if reader is None else len(reader.header))
+        self._width = len(self.added) + (0 if reader is None else len(reader.header))
         marks = (self._delimiter, '"', "\n", "\r", self._options.comment)
         self._marks = tuple(filter(None, marks))
         if self._options.skip_initial_space:
             self._marks += (" ",)
-        super().__init__(reader, options, part, added=added, **how)
+        return keeps_text
 
-    def header(self) -> str:
-        """Return what comes before the first row."""
+    def header(self, reader: Reader | None) -> str:
+        """See :meth:`TextOutput.header`."""
         names = [self.cells([name]) for name in self.added]
-        reader = self._reader
         if self.keeps_text and isinstance(reader, CsvReader):
-            return reader.prefix + self.join([reader.first], names, plain=False)
+            return self.join([reader.first], names, plain=False)
         header = [] if reader is None else reader.header
-        cells = [self.cells([name]) for name in header]
-        return self._wide_mark() + self.lines([*cells, *names])
-
-    def input_cells(self, rows: Rows) -> list[list[str]]:
-        """Format the fields of the input."""
-        return [self.cells(one) for one in rows.texts()]
+        return self.lines([*(self.cells([name]) for name in header), *names])
 
     def lines(self, cells: list[list[str]]) -> str:
         """Format rows of our own, given by column."""

@@ -7,9 +7,8 @@ never show values: the lines of such files are personal data.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from io import BufferedIOBase
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -213,36 +212,20 @@ class JsonOutput(TextOutput):
     Only the end of an object is changed, so that numbers keep all digits.
     """
 
-    def __init__(
-        self,
-        reader: Reader | None,
-        options: FileFormatOptions,
-        part: Path | None,
-        *,
-        added: Mapping[str, Content],
-        **how: Any,
-    ) -> None:
-        """Write JSON lines; see :class:`TextOutput`."""
-        self.keeps_text: bool = isinstance(reader, JsonReader)
-        header = [] if reader is None or self.keeps_text else list(reader.header)
+    def _set_format(self, reader: Reader | None, options: FileFormatOptions) -> bool:  # noqa: ARG002 - there is one format
+        keeps_text = isinstance(reader, JsonReader)
+        header = [] if reader is None or keeps_text else list(reader.header)
         if reader is not None:
             refuse_repeated(header, name=reader.name)
-        names = (_encode_json(name).decode() for name in (*header, *added))
+        names = (_encode_json(name).decode() for name in (*header, *self.added))
         escaped = [name.replace("%", "%%") for name in names]
         self._shape = ",".join(f"{name}:%s" for name in escaped)
-        super().__init__(reader, options, part, added=added, **how)
-
-    def header(self) -> str:
-        """Return what comes before the first row."""
-        reader = self._reader
-        if isinstance(reader, JsonReader):
-            return reader.prefix
-        return self._wide_mark()
+        return keeps_text
 
     def input_cells(self, rows: Rows) -> list[list[str]]:
-        """Format the values of the input; Arrow numbers stay numbers."""
+        """Format the fields of the input; Arrow numbers stay numbers."""
         if isinstance(rows, TextRows):
-            return [self.cells(one) for one in rows.texts()]
+            return super().input_cells(rows)
         return rows.json_cells()
 
     def lines(self, cells: list[list[str]]) -> str:

@@ -392,15 +392,14 @@ class TextReader(ABC):
 # --- Writing --------------------------------------------------------------------------
 
 
-def iso_text(seconds: int) -> str:
-    """Format a time as ISO 8601 in UTC."""
-    instant = datetime.fromtimestamp(seconds, UTC)
-    return instant.isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def iso_texts(column: Sequence[Any]) -> list[str | None]:
-    """Format the times of a column."""
-    return [None if one is None else iso_text(one) for one in column]
+def iso_texts(column: Sequence[int | None]) -> list[str | None]:
+    """Format the times of a column as ISO 8601 in UTC."""
+    return [
+        one
+        if one is None
+        else datetime.fromtimestamp(one, UTC).isoformat(timespec="seconds")[:-6] + "Z"
+        for one in column
+    ]
 
 
 def split_line_end(record: str, default: str) -> tuple[str, str]:
@@ -433,7 +432,6 @@ class TextOutput(ABC):
             so that no more rows are lost with the process.
     """
 
-    keeps_text: bool = False
     save_rows: int = 5_000
 
     def __init__(
@@ -449,11 +447,11 @@ class TextOutput(ABC):
     ) -> None:
         """Open the part, or stdout; append to the *saved* bytes."""
         self.added: Mapping[str, Content] = added
-        self._reader = reader
         self._iso = bool(options.iso)
         self._encoding = options.encoding
         if isinstance(reader, TextReader):
             self._encoding = reader.encoding
+        self.keeps_text: bool = self._set_format(reader, options)
         self._part = part
         self._disk = disk
         self._size = int(saved or 0)
@@ -465,20 +463,24 @@ class TextOutput(ABC):
             self._descriptor = reopen_private(part, self._size)
         if saved is None:
             try:
-                self._write_header()
+                self._write_header(reader)
             except BaseException:
                 self.close()
                 raise
 
-    def _write_header(self) -> None:
+    def _write_header(self, reader: Reader | None) -> None:
         """Write what comes before the first row."""
-        header = self.header()
-        mark = ""
+        prefix = reader.prefix if isinstance(reader, TextReader) else ""
+        if not self.keeps_text:
+            # Of a converted input, a byte order mark remains if its encoding needs one.
+            is_marked = prefix.startswith(MARK) and self._encoding != "utf-8"
+            prefix = MARK if is_marked else ""
         if self._encoding in WIDE:
             # The byte order mark shows which one.
-            self._encoding, mark = f"{self._encoding}-le", MARK
-        if header or mark:
-            self.write(self._encode(mark + header))
+            self._encoding, prefix = f"{self._encoding}-le", MARK
+        header = prefix + self.header(reader)
+        if header:
+            self.write(self._encode(header))
 
     def _encode(self, text: str) -> bytes:
         """Encode text without keeping it in errors."""
@@ -509,20 +511,17 @@ class TextOutput(ABC):
             cells = [[column[at] for at in repeat] for column in cells]
         return self._encode(self.lines([*cells, *added]))
 
-    def _wide_mark(self) -> str:
-        """Return the byte order mark for a converted input, if text needs one."""
-        reader = self._reader
-        if isinstance(reader, TextReader) and reader.encoding != "utf-8":
-            return MARK if reader.prefix.startswith(MARK) else ""
+    @abstractmethod
+    def _set_format(self, reader: Reader | None, options: FileFormatOptions) -> bool:
+        """Set how rows are written; return whether those read keep their text."""
+
+    def header(self, reader: Reader | None) -> str:  # noqa: ARG002 - for those that have one
+        """Return the line with the names of all columns, if there is one."""
         return ""
 
-    @abstractmethod
-    def header(self) -> str:
-        """Return what comes before the first row."""
-
-    @abstractmethod
     def input_cells(self, rows: Rows) -> list[list[str]]:
         """Format the fields of the input, by column."""
+        return [self.cells(one) for one in rows.texts()]
 
     @abstractmethod
     def cells(
