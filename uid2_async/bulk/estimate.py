@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import os
 import tempfile
@@ -131,44 +130,34 @@ _SPAN: Final = 1 << (8 * _BYTES)
 class UniqueCount:
     """Counts distinct SHA-256 values by keeping the smallest of them (KMV sketch).
 
-    Exact up to 65,536 values. Beyond that, the largest value kept shows the density of
-    the values, with an error of about 0.4 %.
+    Exact up to 65,535 values. Beyond that, the 65,536th of them in order shows how
+    dense they are, with an error of about 0.4 %.
     """
 
     def __init__(self) -> None:
         """Start empty."""
         self._kept: set[int] = set()
-        # Negative values, so that the largest one is on top.
-        self._heap: list[int] = []
+        # No larger value is kept.
         self._limit = _SPAN
 
     def add(self, identities: Iterable[bytes]) -> None:
         """Count *identities*; each is a hash, or begins with one."""
-        for identity in identities:
-            value = int.from_bytes(identity[:_BYTES], "big")
-            if value < self._limit and value not in self._kept:
-                self._keep(value)
-
-    def _keep(self, value: int) -> None:
-        """Keep a value, and drop the largest one if there are too many."""
-        self._kept.add(value)
-        if len(self._heap) < _KEPT:
-            heapq.heappush(self._heap, -value)
-        else:
-            self._kept.discard(-heapq.heappushpop(self._heap, -value))
-        if len(self._heap) == _KEPT:
-            self._limit = -self._heap[0]
+        values = (int.from_bytes(identity[:_BYTES], "big") for identity in identities)
+        self._kept.update(value for value in values if value < self._limit)
+        if len(self._kept) >= 2 * _KEPT:
+            self._kept = set(sorted(self._kept)[:_KEPT])
+            self._limit = max(self._kept)
 
     @property
     def is_exact(self) -> bool:
         """Whether the count is exact."""
-        return len(self._heap) < _KEPT
+        return len(self._kept) < _KEPT
 
     def __int__(self) -> int:
         """Return the count."""
         if self.is_exact:
-            return len(self._heap)
-        return round((_KEPT - 1) * _SPAN / self._limit)
+            return len(self._kept)
+        return round((_KEPT - 1) * _SPAN / sorted(self._kept)[_KEPT - 1])
 
 
 # --- one file -------------------------------------------------------------------------
@@ -355,8 +344,7 @@ def _count_file(
         source.fetch(copy)
         source = copy
     warnings = InputWarnings()
-    reader = open_reader(source, options.for_file(source), name=name)
-    with closing(reader):
+    with closing(open_reader(source, options, name=name)) as reader:
         columns = find(reader.header, name=reader.name)
         reader.select(columns.wanted)
         while True:
