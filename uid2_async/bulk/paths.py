@@ -211,6 +211,11 @@ class FileFormatOptions:
             raise ConfigError(
                 "A comment prefix must be text such as #, without a quote."
             )
+        if self.delimiter and self.delimiter in (escape, (comment or "")[:1]):
+            raise ConfigError(
+                "The delimiter cannot be the escape or begin a comment.",
+                hint="Pass the `delimiter` of the file, or another character.",
+            )
 
     def for_file(
         self, path: PurePath | None, *, other: PurePath | None = None

@@ -29,7 +29,7 @@ from uid2_async.bulk.files import TableWriter, open_reader
 from uid2_async.bulk.job import read_check
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.text import BadRow
-from uid2_async.errors import ConfigError, InputError
+from uid2_async.errors import ConfigError, InputError, JobError
 from uid2_async.protocol.hash_spelling import HashSpelling
 
 Make = Callable[..., Any]
@@ -155,11 +155,21 @@ def test_dialects_are_written_as_they_are_read(
     assert rewrite_bytes(tmp_path, data, "csv", **options) == expected
 
 
-@pytest.mark.parametrize("option", [{"escape": '"'}, {"comment": ""}, {"comment": '"'}])
-def test_options_that_are_refused(option: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"escape": '"'},
+        {"escape": ","},
+        {"escape": ";", "delimiter": ";"},
+        {"comment": ""},
+        {"comment": '"'},
+        {"comment": ",#"},
+    ],
+)
+def test_options_that_are_refused(option: dict[str, Any]) -> None:
     """What cannot be told from other marks."""
     with pytest.raises(ConfigError):
-        FileFormatOptions(**option)
+        FileFormatOptions(**option).for_file(Path("in.csv"))
 
 
 def test_sep_lines_that_are_none(make_reader: Make) -> None:
@@ -567,6 +577,14 @@ def test_a_column_of_its_own(tmp_path: Path) -> None:
         table.finish()
 
     assert (tmp_path / "t.csv").read_text() == 'UID\n""\n""\nx\n'
+
+
+def test_a_table_that_cannot_be_begun(tmp_path: Path, failing: Any) -> None:
+    """Nothing is left of it."""
+    with pytest.raises(JobError, match="cannot be written"):
+        TableWriter(tmp_path / "t.csv", COLUMNS, disk=failing(0).disk())
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_blank_lines_cost_little(make_reader: Make) -> None:
