@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from uid2_async._private import printable
-from uid2_async.bulk.columns import find_column, refuse_repeated, refuse_taken
+from uid2_async.bulk.columns import find_wanted, refuse_repeated
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
@@ -166,14 +166,12 @@ def _texts(array: Any) -> list[str | None]:
 def _json_cells(array: Any) -> list[str]:
     """Return the values of a column as JSON."""
     array = _decoded(array)
-    if _has_text(array.type):
-        texts = _texts(array)
-        if _is_number(array.type):
-            # JSON has no NaN or infinity.
-            odd = {None, "nan", "-nan", "inf", "-inf"}
-            return ["null" if one in odd else str(one) for one in texts]
-        return [msgspec.json.encode(one).decode() for one in texts]
-    return [msgspec.json.encode(one).decode() for one in array.to_pylist()]
+    values = _texts(array) if _has_text(array.type) else array.to_pylist()
+    if _is_number(array.type):
+        # JSON has no NaN or infinity.
+        odd = {None, "nan", "-nan", "inf", "-inf"}
+        return ["null" if one in odd else str(one) for one in values]
+    return [msgspec.json.encode(one).decode() for one in values]
 
 
 class ArrowReader:
@@ -221,10 +219,7 @@ class ArrowReader:
         added: Collection[str] = (),
     ) -> None:
         """Set the columns to read, before any rows are taken."""
-        refuse_taken(self.header, added, name=self.name)
-        self._wanted = {index: index for index in columns}
-        for key in keys:
-            self._wanted[key] = find_column(self.header, key, name=self.name)
+        self._wanted = find_wanted(self.header, columns, keys, added, name=self.name)
         for index in columns:
             require_text(self.schema.field(index), name=self.name)
 
@@ -336,13 +331,19 @@ class ArrowOutput:
         self._disk = disk
         self._batches: list[Any] = []
         self._rows = 0
-        self._instants = options.iso is not False
         self._file: BinaryIO | None = None
         self._writer: Any = None
         schema = self._input_schema(reader)
         self._width = len(schema)
+        types = {
+            Content.TEXT: self._arrow.string(),
+            Content.INTEGER: self._arrow.int32(),
+            Content.INSTANT: self._arrow.int64()
+            if options.iso is False
+            else self._arrow.timestamp("us", "UTC"),
+        }
         for name, content in added.items():
-            schema = schema.append(self._arrow.field(name, self._type(content)))
+            schema = schema.append(self._arrow.field(name, types[content]))
         self._schema = schema
         self._parquet: dict[str, Any] = {}
         if self._format is Format.PARQUET:
@@ -371,15 +372,6 @@ class ArrowOutput:
         if reader is not None:
             refuse_repeated(header, name=reader.name)
         return arrow.schema([arrow.field(one, arrow.string()) for one in header])
-
-    def _type(self, content: Content) -> Any:
-        if content is Content.TEXT:
-            return self._arrow.string()
-        if content is Content.INTEGER:
-            return self._arrow.int32()
-        if self._instants:
-            return self._arrow.timestamp("us", "UTC")
-        return self._arrow.int64()
 
     def format(
         self,

@@ -88,6 +88,20 @@ def find_column(
     raise _column_error(header, column, found, name=name, hint=hint)
 
 
+def find_wanted(
+    header: Sequence[str],
+    columns: Iterable[int],
+    keys: Iterable[str],
+    added: Iterable[str],
+    *,
+    name: str,
+) -> dict[int | str, int]:
+    """Find the *keys*; return these and *columns* with their indexes."""
+    refuse_taken(header, added, name=name)
+    found: dict[int | str, int] = {index: index for index in columns}
+    return found | {key: find_column(header, key, name=name) for key in keys}
+
+
 def _find_all(header: Sequence[str], name: str) -> list[int]:
     """Find the columns with a name, ignoring case if there is no exact match."""
     exact = [at for at, one in enumerate(header) if one == name]

@@ -83,7 +83,11 @@ def _translator(escape: str) -> Callable[[str], str]:
 
 
 class CsvReader(TextReader):
-    """Reads CSV with a header; skips blank lines and comments."""
+    """Reads CSV with a header; skips blank lines and comments.
+
+    Attributes:
+        first: The header as it is in the file.
+    """
 
     def __init__(
         self, stream: BufferedIOBase, options: FileFormatOptions, **more: Any

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, cast
 
 import attrs
 
-from uid2_async.bulk.columns import find_column, refuse_taken
+from uid2_async.bulk.columns import find_wanted
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
@@ -141,7 +141,6 @@ class TextReader(ABC):
         encoding: The detected encoding of the file.
         header: The names of the columns.
         prefix: The text before them in the file: a byte order mark, a sep= line.
-        first: The header as it is in the file; empty for JSON lines.
     """
 
     def __init__(
@@ -159,7 +158,6 @@ class TextReader(ABC):
         self.encoding: str = options.encoding
         self.header: Sequence[str] = ()
         self.prefix: str = ""
-        self.first: str = ""
         self._on_bad_row = on_bad_row
         self._wanted: dict[int | str, int] = {}
         self._stream = stream
@@ -335,11 +333,9 @@ class TextReader(ABC):
         unchanged. No column may have the name of one of *added*, which will be
         appended.
         """
-        refuse_taken(self.header, added, name=self.name)
-        self._wanted = {index: index for index in columns}
-        # A file without rows has no header.
-        for key in keys if self.header else ():
-            self._wanted[key] = find_column(self.header, key, name=self.name)
+        if not self.header:  # a file without rows
+            keys = ()
+        self._wanted = find_wanted(self.header, columns, keys, added, name=self.name)
 
     @abstractmethod
     def take(self, rows: int) -> TextRows | None:

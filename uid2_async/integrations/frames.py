@@ -32,7 +32,7 @@ from uid2_async.bulk.columns import (
     VALUE_NAME,
     OutcomeColumns,
     find_column,
-    refuse_taken,
+    find_wanted,
 )
 from uid2_async.bulk.jobs import map_table
 from uid2_async.bulk.options import FileProgress, MapOptions
@@ -356,9 +356,7 @@ class _FrameReader(ArrowReader):
     def select(
         self, columns: Sequence[int], keys: Sequence[str] = (), added: Any = ()
     ) -> None:
-        refuse_taken(self.header, added, name=_NAME)
-        wanted: dict[int | str, int] = {index: index for index in columns}
-        wanted |= {one: find_column(self.header, one, name=_NAME) for one in keys}
+        wanted = find_wanted(self.header, columns, keys, added, name=_NAME)
         indexes = list(dict.fromkeys(wanted.values()))
         reader, read = self._frame.read(indexes)
         positions = dict(zip(indexes, read, strict=True))
