@@ -155,7 +155,7 @@ class CsvReader(TextReader):
             return self._rows(some, found)
         else:
             self._careful = _CAREFUL_STEPS
-        return self._take_each(some)
+        return self._take_each(len(some))
 
     def _skip_comments(self, some: list[str], comment: str) -> list[str]:
         """Drop comments at the start of lines, and return those up to the next one."""
@@ -214,66 +214,60 @@ class CsvReader(TextReader):
             columns[column] = values
         return TextRows(records, columns, self, ends_plainly=plain)
 
-    def _take_each(self, some: list[str]) -> TextRows | None:
-        """Parse row by row to find the end of each.
+    def _take_each(self, lines: int) -> TextRows | None:
+        """Parse the rows that begin in the next *lines*, one by one.
 
         A row whose end is not loaded is parsed again from its start, once twice as much
         is loaded.
         """
-        single = False
-        while len(self._lines) >= 2 * self._unfinished or self._at_end:
-            records, found, used = self._parse_each(some, single=single)
-            self._drop(used)
+        if len(self._lines) >= 2 * self._unfinished or self._at_end:
+            records, found, used = self._parse_each(lines)
             if used:
+                self._drop(used)
                 self._unfinished = 0
                 return self._rows(records, found)
-            if len(some) < len(self._lines):
-                # A row is longer than the window.
-                some = self._lines[: 4 * len(some) + 1]
-                single = True
-                continue
             if self._at_end:
-                self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, "".join(some))
-                self._drop(len(some))
+                rest = "".join(self._lines)
+                self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, rest)
+                self._drop(len(self._lines))
                 return None
-            self._unfinished_at = (
-                self._unfinished_at if self._unfinished else self._chars
-            )
-            self._unfinished = len(some)
+            if not self._unfinished:
+                self._unfinished_at = self._chars
+            self._unfinished = len(self._lines)
         chars = self._chars - self._unfinished_at
         if len(self._lines) > MAX_ROW_LINES or chars > MAX_LINE_CHARS:
             raise self._error("the row is too long", _QUOTE_HINT)
         return None
 
-    def _parse_each(
-        self, some: list[str], *, single: bool
-    ) -> tuple[list[str], list[list[str]], int]:
+    def _parse_each(self, lines: int) -> tuple[list[str], list[list[str]], int]:
         """Return whole rows, the fields of each, and the number of lines used."""
         records: list[str] = []
         found: list[list[str]] = []
-        reader = parse_csv(some, self.options)
+        reader = parse_csv(self._lines, self.options)
         used = 0
-        while True:
+        while used < lines:
+            cause = ""
             try:
                 for row in reader:
                     after = reader.line_num
+                    record = "".join(self._lines[used:after])
                     if row and len(row) == (self._width or len(row)):
-                        records.append("".join(some[used:after]))
+                        records.append(record)
                         found.append(row)
                     elif row:
-                        self._reject_width(row, "".join(some[used:after]), used)
+                        self._reject_width(row, record, used)
                     used = after
-                    if found and (single or not self._width):
+                    if used >= lines:
                         break
             except csv.Error as error:
                 cause = str(error)
-            else:
-                return records, found, used
             if _UNFINISHED in cause:
-                return records, found, used
-            after = reader.line_num
-            self._reject_csv(cause, "".join(some[used:after]), used)
-            used = after
+                break
+            if cause:
+                record = "".join(self._lines[used : reader.line_num])
+                self._reject_csv(cause, record, used)
+                used = reader.line_num
+        return records, found, used
 
     def _reject_width(self, row: list[str], record: str, before: int) -> None:
         """Report a row with too many or too few fields."""

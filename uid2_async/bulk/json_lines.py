@@ -108,16 +108,16 @@ class JsonReader(TextReader):
         some = self._lines[:rows]
         if not some:
             return None
-        records, found = self._parse(some)
+        lines, found = self._parse(some)
+        records = some if len(lines) == len(some) else [some[at] for at in lines]
         columns = {
             column: self._values(at, found, is_key=isinstance(column, str))
             for column, at in self._wanted.items()
         }
         bad = {at for _, wrong in columns.values() for at in wrong}
         for at in sorted(bad):
-            before = some.index(records[at])
             cause = "an identifier is not a string"
-            self._reject(cause, "Write each as a JSON string.", records[at], before)
+            self._reject(cause, "Write each as a JSON string.", records[at], lines[at])
         kept = {name: values for name, (values, _) in columns.items()}
         if bad:
             good = [at for at in range(len(records)) if at not in bad]
@@ -137,9 +137,9 @@ class JsonReader(TextReader):
         wrong = [at for at, one in enumerate(found) if _is_nested(one.get(key))]
         return values, wrong
 
-    def _parse(self, some: list[str]) -> tuple[list[str], list[_Object]]:
-        """Return the non-blank lines, and the fields of their objects."""
-        records: list[str] = []
+    def _parse(self, some: list[str]) -> tuple[list[int], list[_Object]]:
+        """Return the indexes of non-blank lines, and the fields of their objects."""
+        lines: list[int] = []
         found: list[_Object] = []
         for at, line in enumerate(some):
             row = None
@@ -160,9 +160,9 @@ class JsonReader(TextReader):
                 if not self._taken.isdisjoint(map(str.casefold, keys)):
                     refuse_taken(keys, self._added, name=self.name)
                 self._checked = keys
-            records.append(line)
+            lines.append(at)
             found.append(row)
-        return records, found
+        return lines, found
 
     def parse(self, records: list[str]) -> list[list[str | None]]:
         """List the values of all columns; see :meth:`TextRows.texts`."""

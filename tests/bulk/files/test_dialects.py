@@ -227,14 +227,16 @@ def test_odd_json_in_other_fields(
 @pytest.mark.parametrize("value", [b'["x"]', b'{"value":"x"}', b'["x",NaN]'])
 def test_identifiers_that_are_not_strings(make_reader: Make, value: bytes) -> None:
     """An array or an object is refused; as a key of a delta it is JSON."""
-    data = b'{"email":"[x"}\n{"email":%b}\n{"email":"y"}\n' % value
+    data = b'{"email":"[x"}\n{"email":%b}\n\n{"email":"y"}\n' % value
+    data += b'{"email":%b}\n' % value
     bad: list[BadRow] = []
     reader = make_reader(data, "jsonl", on_bad_row=bad.append)
     select(reader, "email")
     rows = [one for some in read_all(reader) for one in some.values(0)]
     assert rows == ["[x", "y"]
     assert [(one.line, one.cause) for one in bad] == [
-        (2, "an identifier is not a string")
+        (2, "an identifier is not a string"),
+        (5, "an identifier is not a string"),
     ]
     reader = make_reader(data, "jsonl")
     reader.select([0], ["email"])
