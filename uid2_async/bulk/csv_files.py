@@ -299,11 +299,6 @@ class CsvReader(TextReader):
 # --- Writing --------------------------------------------------------------------------
 
 
-def _defused(field: str) -> str:
-    """Put a ' before text that a spreadsheet would run as a formula."""
-    return f"'{field}" if field.startswith(_FORMULAS) else field
-
-
 class CsvOutput(TextOutput):
     """Writes CSV: rows and their appended columns.
 
@@ -370,7 +365,7 @@ class CsvOutput(TextOutput):
             return [""] * len(column)
         cells = [one or "" for one in column]
         if self._is_safe:
-            cells = list(map(_defused, cells))
+            cells = [f"'{one}" if one.startswith(_FORMULAS) else one for one in cells]
         if self._needs_quotes("".join(cells)):
             return [
                 self._quote(cell) if self._needs_quotes(cell) else cell

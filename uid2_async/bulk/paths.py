@@ -8,11 +8,13 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import gzip
 import os
 import shutil
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from enum import Enum, StrEnum
 from glob import escape as glob_escape, glob, has_magic
 from hashlib import sha256
@@ -658,7 +660,7 @@ def write_atomically(
 
 
 def move_file(part: Path, target: Path, *, disk: Disk = DISK) -> None:
-    """Move a complete part to its name, also across file systems.
+    """Move a complete part to its name, also across file systems; compress a ``.gz``.
 
     A missing part was moved by an earlier run.
     """
@@ -669,12 +671,20 @@ def move_file(part: Path, target: Path, *, disk: Disk = DISK) -> None:
             f"Both {printable(str(target))} and its saved part are missing.",
             hint="Discard the job and start over (`restart=True`).",
         )
-    if part.stat().st_dev == target.parent.stat().st_dev:
+    is_near = part.stat().st_dev == target.parent.stat().st_dev
+    if is_near and not is_gzipped(target):
         replace(part, target, disk=disk)
         return
 
     def copy(path: Path) -> None:
-        with part.open("rb") as source, os.fdopen(open_private(path), "wb") as file:
+        with ExitStack() as stack:
+            source = stack.enter_context(part.open("rb"))
+            file: Any = stack.enter_context(os.fdopen(open_private(path), "wb"))
+            if is_gzipped(target):
+                # The same bytes for the same rows. The level is gzip's own default;
+                # Python's differs between versions.
+                packed = gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
+                file = stack.enter_context(packed)
             shutil.copyfileobj(source, file)
 
     write_atomically(target, copy, disk=disk)

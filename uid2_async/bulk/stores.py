@@ -412,24 +412,19 @@ def _call(
         return call()
     except UID2Error:
         raise
-    except Exception as error:  # noqa: BLE001 - each store has errors of its own
-        reason, found = _explain(_cause_of(error), name, store)
+    except Exception as failure:  # noqa: BLE001 - each store has errors of its own
+        error: BaseException = failure
+        # fsspec reports any failure of a URL as a missing file.
+        while isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+            error = error.__cause__
+        reason, found = _explain(error, name, store)
     if reason is ignore:
         return None
     raise found
 
 
-def _cause_of(error: Exception) -> Exception:
-    """Return the real cause: fsspec reports any failure of a URL as a missing file."""
-    while isinstance(error, FileNotFoundError):
-        if not isinstance(error.__cause__, Exception):
-            break
-        error = error.__cause__
-    return error
-
-
 def _explain(  # noqa: PLR0911 - one table, to be read as a whole
-    error: Exception, name: str, store: _Store
+    error: BaseException, name: str, store: _Store
 ) -> tuple[_Reason, UID2Error]:
     """Choose only by class and number."""
     kind = type(error).__name__
@@ -477,7 +472,7 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
     )
 
 
-def _status_of(error: Exception) -> int | None:
+def _status_of(error: BaseException) -> int | None:
     response = getattr(error, "response", None)  # botocore's
     told = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
     if isinstance(told.get("HTTPStatusCode"), int):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import gzip
 import os
-import shutil
 import stat
 import sys
 import zlib
@@ -27,14 +26,11 @@ from uid2_async.bulk.columns import find_wanted
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
-    is_gzipped,
     move_file,
-    write_atomically,
 )
 from uid2_async.bulk.private_files import (
     DISK,
     Disk,
-    open_private,
     reopen_private,
     sync_file,
     write_all,
@@ -556,30 +552,11 @@ class TextOutput(ABC):
     def finish(self, target: Path | None) -> None:
         """Rename the complete output to its final name. Blocks."""
         self.close()
-        part = self._part
-        if part is None or target is None:
-            return
-        if is_gzipped(target) and part.exists():
-            write_atomically(
-                target, lambda path: _compress(part, path), disk=self._disk
-            )
-            part.unlink()
-        else:
-            move_file(part, target, disk=self._disk)
+        if self._part is not None and target is not None:
+            move_file(self._part, target, disk=self._disk)
 
     def close(self) -> None:
         """Close open files, and leave their content unchanged."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
-
-
-def _compress(part: Path, path: Path) -> None:
-    """Write a compressed copy; deterministic."""
-    with (
-        part.open("rb") as source,
-        os.fdopen(open_private(path), "wb") as file,
-        # The level is gzip's own default. Python's differs between versions.
-        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed,
-    ):
-        shutil.copyfileobj(source, packed)
