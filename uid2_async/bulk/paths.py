@@ -374,15 +374,15 @@ def find_files(source: str, target: Path | None = None) -> list[tuple[str, Locat
         parts = root.parts
         fixed = next(at for at, part in enumerate(parts) if has_magic(part))
         root = Path(*parts[:fixed])
-    folders = {root, *root.resolve().parents}
-    outputs = (target or Path(os.devnull)).resolve()
-    may_meet = target is not None and root.resolve() in outputs.parents
+    folders = {root, *resolve(root).parents}
+    outputs = resolve(target or Path(os.devnull))
+    may_meet = target is not None and resolve(root) in outputs.parents
     found: dict[str, Location] = {}
     for path in map(Path, glob(pattern, recursive=True)):  # noqa: PTH207 - the pattern may be absolute
         name = path.relative_to(root)
         if any(part.startswith((".", "_")) for part in name.parts):
             continue
-        is_output = may_meet and outputs in path.resolve().parents
+        is_output = may_meet and outputs in resolve(path).parents
         if path.is_file() and not is_output:
             found[str(name)] = path
             folders.update(path.parents)
@@ -437,6 +437,11 @@ def refuse_tables(folders: Iterable[Path]) -> None:
             raise lake_table_error(str(folder), kind)
 
 
+def resolve(path: Path) -> Path:
+    """Return the absolute path without links. A loop of links stays as it is."""
+    return Path(os.path.realpath(path))
+
+
 # --- Roles ----------------------------------------------------------------------------
 
 
@@ -454,7 +459,7 @@ def check_roles(
 ) -> None:
     """Reject a path with two roles in one job, also inside one of its *folders*."""
     owners: dict[object, str] = {}
-    inside = {path.resolve(): name for name, path in (folders or {}).items() if path}
+    inside = {resolve(path): name for name, path in (folders or {}).items() if path}
     for role, given in roles.items():
         paths = [given] if isinstance(given, Path | Remote) else list(given or ())
         names = set()
@@ -485,8 +490,8 @@ def _identity_keys(path: Location) -> list[Any]:
     """
     if isinstance(path, Remote):
         return [path.name]
-    target = path.resolve()
-    keys: list[Any] = [path.parent.resolve() / path.name if path.name else target]
+    target = resolve(path)
+    keys: list[Any] = [resolve(path.parent) / path.name if path.name else target]
     keys.append(target)
     with contextlib.suppress(OSError):
         found = path.stat()
@@ -571,6 +576,10 @@ def _check_target(
         found = target.lstat()
     except FileNotFoundError:
         return
+    except OSError as error:
+        found, cause = None, error.strerror
+    if found is None:
+        raise InputError(f"{shown} cannot be written: {cause}.", hint="Rename it.")
     if stat.S_ISLNK(found.st_mode):
         raise InputError(
             f"{shown} is a symbolic link.",
@@ -671,8 +680,9 @@ def move_file(part: Path, target: Path, *, disk: Disk = DISK) -> None:
             f"Both {printable(str(target))} and its saved part are missing.",
             hint="Discard the job and start over (`restart=True`).",
         )
-    is_near = part.stat().st_dev == target.parent.stat().st_dev
-    if is_near and not is_gzipped(target):
+    refusal = f"{printable(str(target))} cannot be put in place"
+    folder = attempt(refusal, target.parent.stat)
+    if folder.st_dev == part.stat().st_dev and not is_gzipped(target):
         replace(part, target, disk=disk)
         return
 

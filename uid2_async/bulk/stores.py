@@ -48,6 +48,7 @@ from uid2_async.bulk.paths import (
     load_extra,
     path_of,
     refuse_tables,
+    resolve,
     write_atomically,
 )
 from uid2_async.bulk.private_files import DISK, Disk, open_private
@@ -130,7 +131,18 @@ def local_path(name: str | os.PathLike[str], role: str) -> Path:
             f"{role} must be on this machine, not at a URL.",
             hint="Name a file or a folder of a local disk.",
         )
-    return Path(name)
+    return _path(name)
+
+
+def _path(name: str | os.PathLike[str]) -> Path:
+    """Return a path; reject a name that no file can have."""
+    path = os.fspath(name)
+    if not path or "\0" in path:
+        raise InputError(
+            "The name of a file must not be empty or have a NUL character.",
+            hint="Check the arguments, and the variables in them.",
+        )
+    return Path(path)
 
 
 def copy_path(folder: Path, remote: Remote, *, version: str = "") -> Path:
@@ -156,7 +168,12 @@ def _check_url(url: str) -> tuple[str, _Store]:
             "The scheme of a URL must be s3, gs, az or https.",
             hint="Name a local file by its path, without file://.",
         )
-    parts = urlsplit(url) if store is _HTTPS else None
+    try:
+        parts = urlsplit(url) if store is _HTTPS else None
+    except ValueError:
+        parts, store = None, None
+    if store is None:
+        raise InputError("The URL cannot be parsed.", hint="Check its host.")
     has_user = parts is not None and (parts.username or parts.password)
     if has_user or (parts is None and "@" in url[len(scheme) + 3 :].partition("/")[0]):
         raise InputError(
@@ -493,9 +510,7 @@ def locate(name: str | Remote) -> Location | None:
         return name
     if name == STDIO:
         return None
-    if not is_url(name):
-        return Path(name)
-    return _open_store(name)
+    return _open_store(name) if is_url(name) else _path(name)
 
 
 @attrs.frozen(kw_only=True)
@@ -591,7 +606,7 @@ def expand_locations(
     if is_url(target):
         store = _open_store(target)
         return [FilePair(one, store.child(name)) for name, one in found]
-    folder = Path(target)
+    folder = _path(target)
     return [FilePair(one, folder / name, folder) for name, one in found]
 
 
@@ -599,14 +614,16 @@ def _find_at_path(
     source: str, target: str | Remote
 ) -> Location | list[tuple[str, Location]]:
     """Return a file, or the names and files of a folder or a pattern."""
-    path = Path(source)
-    if path.is_dir() and lake_format(path) == "Delta Lake":
+    path = _path(source)
+    # Unlike those of Path, these never fail.
+    is_folder, is_there = os.path.isdir(path), os.path.exists(path)  # noqa: PTH110, PTH112
+    if is_folder and lake_format(path) == "Delta Lake":
         return DeltaTable(location=source)
-    if path.is_dir() or (has_magic(source) and not path.exists()):
+    if is_folder or (has_magic(source) and not is_there):
         is_elsewhere = isinstance(target, Remote) or target == STDIO or is_url(target)
         return find_files(source, None if is_elsewhere else Path(str(target)))
     if path.suffix.lower() == ".parquet":
-        refuse_tables([path.parent, *path.parent.resolve().parents])
+        refuse_tables([path.parent, *resolve(path.parent).parents])
     return path
 
 
