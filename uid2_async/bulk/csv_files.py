@@ -1,8 +1,6 @@
 """CSV: rows read with their text unchanged, and written so that none is split.
 
-Malformed input is an error with its line number, never skipped or repaired. Messages
-never show values: the lines of such files are personal data. Python before 3.13 does
-not quote a lone CR, and reads it as the end of a row.
+Python before 3.13 does not quote a lone CR, and reads it as the end of a row.
 """
 
 from __future__ import annotations

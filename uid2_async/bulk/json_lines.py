@@ -1,8 +1,4 @@
-"""JSON lines: objects read with their text unchanged, and written with added keys.
-
-Malformed input is an error with its line number, never skipped or repaired. Messages
-never show values: the lines of such files are personal data.
-"""
+"""JSON lines: objects read with their text unchanged, and written with added keys."""
 
 from __future__ import annotations
 

@@ -538,24 +538,21 @@ class Pipe(Remote):
         """See :class:`~uid2_async.bulk.paths.Remote`."""
         return PurePath(f"{self.stream}{self.suffix}")
 
-    def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
+    def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:  # noqa: ARG002 - a pipe has no second chance
         """See :class:`~uid2_async.bulk.paths.Remote`."""
-        del disk
         with os.fdopen(open_private(copy), "wb") as file:
             shutil.copyfileobj(open_stdio(sys.stdin, "rb"), file)
 
-    def check_target(self, *, may_exist: bool) -> None:
+    def check_target(self, *, may_exist: bool) -> None:  # noqa: ARG002 - nothing is replaced
         """Reject writing to a terminal."""
-        del may_exist
         if sys.stdout.isatty():
             raise InputError(
                 f"{self.suffix[1:].capitalize()} cannot be shown on a terminal.",
                 hint="Name a file, or pipe it into another program.",
             )
 
-    def deliver(self, whole: Path, *, job: str = "") -> None:
+    def deliver(self, whole: Path, *, job: str = "") -> None:  # noqa: ARG002 - as above
         """Write a complete file to stdout. Blocks."""
-        del job
         stream = open_stdio(sys.stdout, "wb")
         with whole.open("rb") as file:
             shutil.copyfileobj(file, stream)
