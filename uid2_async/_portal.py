@@ -16,8 +16,9 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
+from queue import Empty, SimpleQueue
 from threading import Lock, Thread, current_thread
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from uid2_async._failures import CONTROL_FLOW
@@ -280,10 +281,11 @@ _inherited: Final[list[object]] = []
 
 
 def _after_fork() -> None:
-    """Reset every portal in the child process."""
+    """Forget the threads, which exist only in the parent process."""
     for portal in list(_living):
         _inherited.append(portal._thread)  # noqa: SLF001 - defined in this module
         portal.after_fork()
+    _idle.clear()
 
 
 def _at_exit() -> None:
@@ -299,59 +301,74 @@ if hasattr(os, "register_at_fork"):
 
 # --- blocking work --------------------------------------------------------------------
 
+_Jobs: TypeAlias = "SimpleQueue[Callable[[], None]]"
+_idle: Final[list[_Jobs]] = []
+"""The queues of the threads without work, the last used one at the end."""
+_IDLE_SECONDS: Final = 2.0
+
 
 async def run_in_thread(
     work: Callable[[], T], *, discard: Callable[[T], object] = lambda _: None
 ) -> T:
-    """Run *work* in its own thread, and wait for it.
+    """Run *work* in a thread of its own, and wait for it.
 
     Unlike with ``asyncio.to_thread``, nothing waits for the thread after a
     cancellation. A read from a terminal or pipe may never end, and Ctrl-C must end the
     program.
 
+    An idle thread is used again: starting one takes milliseconds while another thread
+    is busy, since it has to wait for the interpreter lock first.
+
     Args:
         work: The blocking function.
         discard: Closes the result if the caller was canceled.
     """
-    done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-    _start_thread(work, done, discard)
+    future: Future[T] = Future()
+    # Cancellation does not stop the work, which may be to close a file.
+    future.set_running_or_notify_cancel()
     try:
-        return await done
+        jobs = _idle.pop()
+    except IndexError:
+        jobs = SimpleQueue()
+        Thread(target=_run_jobs, args=(jobs,), name="uid2-io", daemon=True).start()
+    jobs.put(partial(_settle, future, work))
+    try:
+        return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        # The result may be there already, and the waiter cancelled before it ran.
-        if not done.cancelled() and done.exception() is None:
-            discard(done.result())
+        # The result may come later, or be there already.
+        future.add_done_callback(partial(_discard, discard))
         raise
 
 
-def _start_thread(
-    work: Callable[[], T], done: asyncio.Future[T], discard: Callable[[T], object]
-) -> None:
-    """Run *work* in a thread, and set its result in *done*."""
-    loop = done.get_loop()
+def _settle(future: Future[T], work: Callable[[], T]) -> None:
+    """Run *work*, and set its result."""
+    try:
+        result = work()
+    except CONTROL_FLOW as error:  # no future takes a StopIteration
+        name = type(error).__name__
+        future.set_exception(RuntimeError(f"A thread ended with {name}."))
+    except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            if error is None:
-                discard(result)  # type: ignore[arg-type] # as below
-        elif error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type] # None only with an error, or if T is None
 
-    def run() -> None:
-        result: T | None = None
-        failure: BaseException | None = None
+def _discard(discard: Callable[[T], object], future: Future[T]) -> None:
+    """Discard a result that nobody waits for."""
+    if future.exception() is None:
+        discard(future.result())
+
+
+def _run_jobs(jobs: _Jobs, idle_seconds: float = _IDLE_SECONDS) -> None:
+    """Run what arrives, until nothing has arrived for *idle_seconds*."""
+    while True:
         try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
-            failure = error
-            if isinstance(error, CONTROL_FLOW):  # no future takes a StopIteration
-                failure = RuntimeError(f"A thread ended with {type(error).__name__}.")
-        try:
-            loop.call_soon_threadsafe(settle, result, failure)
-        except RuntimeError:  # the loop is gone, and its waiters with it
-            if failure is None:
-                discard(result)  # type: ignore[arg-type] # as above
-
-    Thread(target=run, name="uid2-io", daemon=True).start()
+            run = jobs.get(timeout=idle_seconds)
+        except Empty:
+            with suppress(ValueError):  # somebody has just taken this thread
+                _idle.remove(jobs)
+                return
+            run = jobs.get()
+        run()
+        del run  # and the result, while it waits
+        _idle.append(jobs)

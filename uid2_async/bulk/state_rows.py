@@ -20,6 +20,7 @@ from uid2_async.bulk.state_db import (
     EXPORTED_UID,
     PREVIOUS,
     REPLACED,
+    STATEMENT_ROWS,
     StateDatabase,
     by_size,
     damaged,
@@ -48,11 +49,8 @@ Pages: TypeAlias = "Callable[..., tuple[list[T], Position | None]]"
 
 ADDED: Final = ChangeKind.ADDED.value
 OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
-_STATEMENT_ROWS: Final = 5_000
-"""This many rows decode in 2 ms, which limits the wait of the event loop."""
 
-ASKED: Final = """WITH RECURSIVE asked(i) AS (
-    SELECT 0 UNION ALL SELECT i + 1 FROM asked WHERE i + 1 < :count)"""
+ASKED: Final = "WITH asked(i) AS (SELECT i FROM memory.number WHERE i < :count)"
 KEY: Final = "substr(:keys, i * :size + 1, :size)"
 IN_KEYS: Final = f"kind = :kind AND identity IN (SELECT {KEY} FROM asked)"
 IN_RANGE: Final = "identity >= :low AND identity < :high"
@@ -109,7 +107,7 @@ def select_staged(
     """
     spill, looked_at = db.spill("staged"), 0
     groups = []
-    while part < spill.parts and looked_at < _STATEMENT_ROWS:
+    while part < spill.parts and looked_at < STATEMENT_ROWS:
         for kind, keys in spill.read(part):
             looked_at += len(keys)
             groups.append((kind, keys if all_new else _unknown(db, given, kind, keys)))
@@ -160,7 +158,7 @@ def keys_after(
     condition: str,
     given: dict[str, Any],
     after: Position,
-    limit: int = _STATEMENT_ROWS,
+    limit: int = STATEMENT_ROWS,
 ) -> tuple[list[bytes], list[int], Position | None]:
     """Read the next identities of a table that meet *condition*, and their kinds."""
     row = db.connection.execute(
@@ -211,8 +209,8 @@ def key_parameters(
 ) -> Iterator[tuple[Sequence[bytes], dict[str, Any]]]:
     """Group *identities*, with the parameters by which a statement finds them."""
     for size, same in by_size(identities).items() if identities else ():
-        for start in range(0, len(same), _STATEMENT_ROWS):
-            some = same[start : start + _STATEMENT_ROWS]
+        for start in range(0, len(same), STATEMENT_ROWS):
+            some = same[start : start + STATEMENT_ROWS]
             keys = b"".join(some)
             yield some, {"keys": keys, "size": size, "count": len(some), "kind": kind}
 

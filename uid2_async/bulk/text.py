@@ -45,7 +45,7 @@ MAX_FIELD_CHARS: Final = 16 * 1024 * 1024
 MAX_ROW_LINES: Final = 1_000_000
 
 # Splitting a chunk into lines takes 1-2 ms, during which no other thread runs.
-_PIECE_BYTES: Final = 256 * 1024
+_PIECE_BYTES: Final = 512 * 1024
 # Those of UTF-32 come first: one of them starts like one of UTF-16.
 _MARKS: Final = {
     codecs.BOM_UTF32_LE: "utf-32-le",
