@@ -554,14 +554,18 @@ def _check_source(path: Path) -> None:
 
 
 def attempt_read(
-    path: Path, call: Callable[[], _T], *, hint: str = "Check the path."
+    path: Path,
+    call: Callable[[], _T],
+    *,
+    verb: str = "read",
+    hint: str = "Check the path.",
 ) -> _T:
-    """Make a call that reads *path*; on failure, raise an error with the cause."""
+    """Make a call that looks at *path*; on failure, raise an error with the cause."""
     try:
         return call()
     except OSError as error:
         cause = error.strerror or type(error).__name__
-    raise InputError(f"{printable(str(path))} cannot be read: {cause}.", hint=hint)
+    raise InputError(f"{printable(str(path))} cannot be {verb}: {cause}.", hint=hint)
 
 
 def _check_target(
@@ -572,14 +576,15 @@ def _check_target(
     if not folder.is_dir():
         raise InputError(f"The folder of {shown} does not exist.", hint="Create it.")
     check_folder(folder, allow_shared)
-    try:
-        found = target.lstat()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        found, cause = None, error.strerror
+
+    def look() -> os.stat_result | None:
+        with contextlib.suppress(FileNotFoundError):
+            return target.lstat()
+        return None
+
+    found = attempt_read(target, look, verb="written", hint="Rename it.")
     if found is None:
-        raise InputError(f"{shown} cannot be written: {cause}.", hint="Rename it.")
+        return
     if stat.S_ISLNK(found.st_mode):
         raise InputError(
             f"{shown} is a symbolic link.",
