@@ -121,14 +121,18 @@ class CsvReader(TextReader):
 
     def _read_header(self) -> None:
         """Read the first row that is not blank."""
+
+        def is_blank(line: str) -> bool:
+            return line in ("\n", "\r\n") or line.startswith(comment)
+
+        comment = self.options.comment or "\n"
         self._on_bad_row, on_bad_row = None, self._on_bad_row
-        rows = self.take(1)
-        while rows is None or not rows.count:
+        while (rows := self.take(1)) is None or not rows.count:
             if rows is None and not self.load():
                 raise InputError(
                     f"{self.name} is empty.", hint="It needs a row of column names."
                 )
-            rows = self.take(1)
+            self._skip_while(is_blank)
         self._on_bad_row = on_bad_row
         (first,) = rows.records
         self.first: str = first

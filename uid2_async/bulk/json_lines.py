@@ -71,10 +71,9 @@ class JsonReader(TextReader):
             self._on_bad_row = lambda _: None
         found: list[_Object] = []
         while not found and self.load():
-            while (line := "".join(self._lines[:1])).isspace():
-                self._drop(1)
+            self._skip_while(str.isspace)
             _, found = self._parse(self._lines[:_HEADER_ROWS])
-            if line and not found and len(self._lines) >= _HEADER_ROWS:
+            if not found and len(self._lines) >= _HEADER_ROWS:
                 raise InputError(
                     f"{self.name}: none of the first lines is a JSON object.",
                     hint=_JSON_HINT,

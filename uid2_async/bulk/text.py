@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from io import BufferedIOBase, StringIO
+from itertools import takewhile
 from os import fstat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, cast
@@ -360,6 +361,10 @@ class TextReader(ABC):
                     f"{self.name} has fewer rows than the job has written.",
                     hint="Discard the job and start over (`restart=True`).",
                 )
+
+    def _skip_while(self, is_blank: Callable[[str], bool]) -> None:
+        """Drop loaded lines up to the first that is not blank, all at once."""
+        self._drop(len(list(takewhile(is_blank, self._lines))))
 
     def _drop(self, count: int) -> None:
         del self._lines[:count]

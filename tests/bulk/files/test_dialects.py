@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
@@ -579,6 +580,27 @@ def test_a_column_of_its_own(tmp_path: Path) -> None:
         table.finish()
 
     assert (tmp_path / "t.csv").read_text() == 'UID\n""\n""\nx\n'
+
+
+@pytest.mark.parametrize(
+    ("blank", "rest", "suffix"),
+    [
+        (b"\n", b"a\n1\n", "csv"),
+        (b"#\n", b"a\n1\n", "csv"),
+        (b"\n", b'{"a":"1"}\n', "jsonl"),
+    ],
+)
+def test_blank_lines_before_the_header_cost_little(
+    make_reader: Make, blank: bytes, rest: bytes, suffix: str
+) -> None:
+    """Their time does not grow with the square of their number."""
+    started = time.process_time()
+    reader = make_reader(blank * 260_000 + rest, suffix, comment="#")
+    reader.select([0])
+    (rows,) = read_all(reader)
+
+    assert rows.values(0) == ["1"]
+    assert time.process_time() - started < 3  # 0.1 s; the square took 10 s
 
 
 def test_a_table_that_cannot_be_begun(tmp_path: Path, failing: Any) -> None:
