@@ -74,7 +74,10 @@ def uid2_operator(
     It runs in its own thread, so that synchronous tests and tests in any event loop can
     use it.
     """
-    from uid2_async.models import IdentityScope  # noqa: PLC0415 - see the module
+    from uid2_async.models import (  # noqa: PLC0415 - see the module
+        Identity,
+        IdentityScope,
+    )
     from uid2_async.publisher.generate import (  # noqa: PLC0415 - see the module
         close_circuit_breakers,
     )
@@ -87,7 +90,8 @@ def uid2_operator(
         raise pytest.UsageError(f"The marker uid2 takes one of the roles {known}.")
     operator.reset()
     close_circuit_breakers()
-    for identity in _uid2_settings["opted_out"]:
+    people = _uid2_settings["opted_out"]
+    for identity in [people] if isinstance(people, str | Identity) else people:
         operator.opt_out(identity)
     for path, fault in _faults(_uid2_settings["faults"]):
         operator.fail_next(fault, path=path)

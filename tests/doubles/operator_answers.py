@@ -30,7 +30,7 @@ def answer(
     """Answer *payload* as the client with every role would be answered."""
     index = sample_index(**settings)
     call = AuthorizedRequest(
-        client=index.clients[-1],
+        client=index.data.clients[-1],
         payload=None if payload is None else dict(payload),
         now_ms=int(BASE.timestamp() * 1000),
     )

@@ -11,7 +11,7 @@ import pytest
 from consent import FULL_CONSENT
 from uid2_async import UID2Client, errors
 from uid2_async.operator import Fault, LocalOperator
-from uid2_async.publisher import to_session
+from uid2_async.publisher import SealedCookie, to_session
 
 pytest.importorskip("starlette", exc_type=ImportError)
 # The test client needs one of two packages beside Starlette.
@@ -19,6 +19,7 @@ testclient = pytest.importorskip("starlette.testclient", exc_type=ImportError)
 
 from starlette.applications import Starlette  # noqa: E402 - see above
 from starlette.middleware import Middleware  # noqa: E402 - see above
+from starlette.middleware.gzip import GZipMiddleware  # noqa: E402 - see above
 from starlette.requests import Request  # noqa: E402 - see above
 from starlette.responses import JSONResponse  # noqa: E402 - see above
 from starlette.routing import Route  # noqa: E402 - see above
@@ -26,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send  # noqa: E402 - see ab
 
 from uid2_async.integrations.starlette import (  # noqa: E402 - see above
     FreshTokensMiddleware,
+    SealedSessionMiddleware,
     keep_fresh,
     uid2_lifespan,
 )
@@ -226,6 +228,38 @@ def test_the_middleware_works_only_where_asked(
     assert refreshes() == 0
     assert browser.get("/asked/page").json()["changed"] is True
     assert refreshes() == 1
+
+
+async def open_session(request: Request) -> JSONResponse:
+    """Use the session as the query says."""
+    if "set" in request.query_params:
+        request.session["name"] = request.query_params["set"]
+    if "read" in request.query_params:
+        return JSONResponse(request.session.get("name"))
+    return JSONResponse({})
+
+
+def test_no_cache_gives_a_sealed_session_to_somebody_else() -> None:
+    """A response that depends on the cookie says so, and others need not."""
+    cookie = SealedCookie("k" * 32)
+    app = Starlette(
+        routes=[Route("/", open_session)],
+        middleware=[
+            Middleware(SealedSessionMiddleware, cookie=cookie),
+            Middleware(GZipMiddleware, minimum_size=1),
+        ],
+    )
+    with testclient.TestClient(app, "https://testserver") as browser:
+        plain = browser.get("/")
+        stored = browser.get("/?set=a")
+        page = browser.get("/?read")
+
+    assert page.json() == "a"
+    assert "Cookie" not in plain.headers.get("Vary", "")
+    assert "set-cookie" in stored.headers
+    for answer in (stored, page):
+        assert answer.headers["Vary"].split(", ") == ["Accept-Encoding", "Cookie"]
+    assert "set-cookie" not in page.headers
 
 
 def test_the_lifespan_is_part_of_a_larger_one(settings: Settings) -> None:

@@ -64,7 +64,7 @@ class Asker:
         assert not isinstance(endpoint, HttpReply)
         request = HttpRequest(method="POST", path=path, headers=headers, body=body)
         return dispatch.answer(
-            self.world, endpoint, request, now_ms=self.now_ms, fault=fault
+            self.world, endpoint, request, now_ms=self.now_ms, fault=fault or Fault()
         )
 
     def ask_raw(

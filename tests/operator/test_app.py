@@ -16,7 +16,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from uid2_async._private import http_logger
 from uid2_async.operator import Fault, LocalOperator, OperatorData, client_side
-from uid2_async.operator.app import make_app
+from uid2_async.operator.app import Handler
 from uid2_async.operator.data import ClientSideKeypair
 from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import OperatorState
@@ -96,10 +96,9 @@ async def test_a_request_without_host_is_bad(operator: LocalOperator) -> None:
 async def test_host_is_looked_for_if_aiohttp_does_not() -> None:
     """Its older versions let such requests pass."""
     world = DataIndex(OperatorData.sample())
-    app = make_app(world, OperatorState())
-    request = make_mocked_request("POST", GENERATE, app=app)
+    request = make_mocked_request("POST", GENERATE)
 
-    answer = await next(iter(app.router.routes())).handler(request)
+    answer = await Handler(world, OperatorState()).handle(request)
 
     assert isinstance(answer, aiohttp.web.Response)
     assert (answer.status, answer.body) == (400, b"Bad Request")
@@ -227,6 +226,16 @@ async def test_any_status_can_be_answered(operator: LocalOperator) -> None:
     assert answer.headers["x-edge"] == "yes"
     assert not {"vary", "content-type", "date", "server"} & answer.headers.keys()
     assert again.status == 401
+
+
+async def test_a_gateway_can_name_itself(operator: LocalOperator) -> None:
+    """In any spelling, and with a date of its own."""
+    headers = {"server": "edge", "DATE": "now", "content-type": "a/b"}
+    operator.fail_next(Fault(status=503, headers=headers, body="x"))
+
+    answer = await post(operator, GENERATE)
+
+    assert headers.items() <= {**answer.headers, "DATE": answer.headers["date"]}.items()
 
 
 async def test_a_status_can_come_with_a_type(operator: LocalOperator) -> None:

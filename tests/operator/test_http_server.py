@@ -221,6 +221,47 @@ async def test_chunks_are_taken_from_http_1_0_too(operator: LocalOperator) -> No
     assert (operator.calls[-1].status, operator.calls[-1].size) == (401, 4)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        request(b"Content-Length: 4", body=b"abcd"),
+        request(host=None),
+        request(b"no colon"),
+        request(b"X: " + b"a" * 70_000),
+        request(path=b"/" + b"a" * 70_000),
+        request(method=b"foo"),
+        request(b"Transfer-Encoding: chunked", body=b"zz\r\n"),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n",
+    ],
+)
+async def test_what_cannot_be_parsed_is_answered_with_the_same_headers(
+    operator: LocalOperator, data: bytes
+) -> None:
+    """No response of an operator names its software or the date (1.9)."""
+    found = await send(operator, data)
+
+    assert 400 <= found[0] < 500
+    head = found[1].partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+    names = {line.partition(b":")[0].lower() for line in head}
+    assert names <= {b"connection", b"content-length"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [(b"OPTIONS", b"*"), (b"CONNECT", b"a:443")]
+)
+async def test_every_request_reaches_the_operator(
+    operator: LocalOperator, method: bytes, path: bytes
+) -> None:
+    """A target that is not a path is not found, and recorded like any other."""
+    found = await send(operator, request(method=method, path=path))
+
+    assert (found[0], found[2]) == (404, b"Not Found")
+    assert [(one.method, one.status) for one in operator.calls] == [
+        (method.decode(), 404)
+    ]
+
+
 @pytest.mark.parametrize("version", [b"2.0", b"0.9"])
 async def test_another_http_is_not_implemented(
     operator: LocalOperator, version: bytes

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+import math
 import os
 import subprocess
 import sys
@@ -175,6 +177,63 @@ def test_the_clock_is_injected_and_can_be_advanced() -> None:
         )
     assert after["p"] == before["u"] != after["u"]
     assert stale[1]["message"].startswith("Invalid timestamp")
+
+
+@pytest.mark.parametrize("seconds", [1e12, -1e12, 1e300, math.inf, math.nan])
+def test_the_clock_stays_where_there_are_dates(seconds: float) -> None:
+    """Every later call would be a 500."""
+    operator = LocalOperator(clock=lambda: START)
+    operator.advance(5)
+    with pytest.raises(InputError, match="between the years"):
+        operator.advance(seconds)
+
+    assert operator.now == START + timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("times", [0, -1])
+def test_a_fault_is_injected_at_least_once(times: int) -> None:
+    """Zero would be once, too."""
+    with pytest.raises(InputError, match="at least once"):
+        LocalOperator().fail_next(Fault(status=503), times)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"status": 99}, {"status": 600}, {"cut_after": -1}),
+        *({"headers": {"X": "a\nb"}}, {"headers": {"X\r": "a"}}),
+        {"status": 429, "retry_after": "1\n2"},
+    ],
+)
+def test_a_fault_can_be_sent(fields: Any) -> None:
+    """A client could not read the response."""
+    with pytest.raises(InputError):
+        Fault(**fields)
+
+
+def test_the_path_of_a_fault_is_that_of_its_requests() -> None:
+    """With or without slashes at its ends."""
+    with LocalOperator.in_thread() as operator:
+        for path in ("v3/identity/map", "/v3/identity/map/", "//v3/identity/map"):
+            operator.fail_next(Fault(status=503, body="{}"), path=path)
+            assert ask(operator, {})[0] == 503
+
+
+async def test_an_operator_is_entered_once_at_a_time() -> None:
+    """The second server would take the place of the first, and nothing stops that."""
+    operator = LocalOperator()
+    async with operator:
+        with pytest.raises(RuntimeError, match="already running"):
+            await operator.__aenter__()
+    async with operator:
+        assert operator.url
+
+
+def test_a_thread_takes_the_arguments_of_the_class() -> None:
+    """All of them, with the same defaults."""
+    parameters = inspect.signature(LocalOperator).parameters
+
+    assert inspect.signature(LocalOperator.in_thread).parameters == parameters
 
 
 def test_the_built_in_world_begins_on_the_day_of_the_clock() -> None:

@@ -80,9 +80,10 @@ def test_a_reset_forgets_everything() -> None:
 def test_an_answer_under_way_during_a_reset_is_not_logged() -> None:
     """The next test does not see the state of the last one."""
     state = make()
-    resets = state.resets
-    state.reset()
-    state.record(Call(method="POST", path="/late", status=200), resets=resets)
-    state.record(Call(method="POST", path="/x", status=200), resets=state.resets)
+    with state.answering() as resets:
+        state.reset()
+        state.record(Call(method="POST", path="/late", status=200), resets=resets)
+    with state.answering() as resets:
+        state.record(Call(method="POST", path="/x", status=200), resets=resets)
 
     assert [call.path for call in state.calls] == ["/x"]

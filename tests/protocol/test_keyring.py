@@ -39,7 +39,7 @@ from uid2_async.protocol.keyring import (
     by_activation,
 )
 
-CALLER = sample_index().clients[-1]
+CALLER = sample_index().data.clients[-1]
 KEY_SECRET = bytes(range(32))
 KEY = Key(id=7, secret=KEY_SECRET, created=0, activates=100, expires=200)
 OTHER = replace(KEY, id=8, secret=KEY_SECRET[::-1])

@@ -22,7 +22,7 @@ import asyncio
 
 import pytest
 
-from uid2_async import IdentityScope, OptedOut, errors
+from uid2_async import IdentityScope, OptedOut, Phone, errors
 from uid2_async.operator import Fault
 
 pytestmark = pytest.mark.uid2(opted_out=["gone@example.com"], role="publisher")
@@ -45,6 +45,17 @@ def test_a_module_s_marker_counts(uid2_client, uid2_operator):
 def test_the_nearest_counts_keyword_by_keyword(uid2_client, uid2_operator):
     assert ask(uid2_client, "gone@example.com") != OptedOut()
     assert uid2_operator.calls[0].client == "publisher"
+
+
+@pytest.mark.uid2(opted_out="one@example.com", faults=503)
+def test_a_single_person_and_a_single_fault(uid2_client, uid2_operator):
+    assert ask(uid2_client, "one@example.com") == OptedOut()
+    assert statuses(uid2_operator) == [503, 200]
+
+
+@pytest.mark.uid2(opted_out=Phone("+12345678909"))
+def test_a_single_identity(uid2_client):
+    assert ask(uid2_client, Phone("+12345678909")) == OptedOut()
 
 
 @pytest.mark.uid2(faults=[503, Fault(drop=True), Fault(status=429, retry_after=9)])
@@ -176,7 +187,7 @@ def test_the_fixtures_keep_their_promises(count_outcomes: Count) -> None:
     counts, found = count_outcomes(modules)
 
     assert counts == {
-        "marker": {"passed": 7},
+        "marker": {"passed": 9},
         "reset": {"passed": 2},
         "clock": {"passed": 2},
         "wrong": {"error": 4},

@@ -1,20 +1,29 @@
-"""The kinds of DataFrames: how to read columns, and how to append new ones."""
+"""The kinds of DataFrames: how a job reads their columns and appends new ones."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import attrs
 
 from uid2_async._private import printable
-from uid2_async.bulk.arrow import load_arrow
+from uid2_async.bulk.arrow import (
+    ArrowOutput,
+    ArrowReader,
+    load_arrow,
+    require_text,
+    writing,
+)
+from uid2_async.bulk.columns import find_wanted
+from uid2_async.bulk.paths import Content, FileFormatOptions, Format, load_extra
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,20 +34,14 @@ T = TypeVar("T")
 # Converting this many values holds the GIL for less than 5 ms.
 _PIECE_ROWS: Final = 10_000
 
-
-@attrs.frozen
-class Result:
-    """The columns to append to a frame. For a stream, all columns.
-
-    *repeat* has the row of the frame for each row, or is None if they correspond.
-    """
-
-    table: Any
-    repeat: Sequence[int] | None = None
+NAME: Final = "The frame"
+"""The name of a frame in error messages."""
 
 
 class Frame:
-    """A frame that can be read and extended. Its columns are converted one at a time.
+    """A frame that :func:`~uid2_async.bulk.jobs.map_table` can read and extend.
+
+    Its columns are converted one at a time.
 
     Attributes:
         labels: The labels of the columns. Those of pandas may have any type.
@@ -47,6 +50,28 @@ class Frame:
 
     labels: Sequence[Hashable]
     rows: int | None
+    _output: Any = None
+
+    @property
+    def header(self) -> list[str]:
+        """The labels as text."""
+        return list(map(str, self.labels))
+
+    def open_reader(self) -> ArrowReader:
+        """Return a reader of the frame's rows."""
+        return _FrameReader(self)
+
+    def open_output(
+        self, reader: Any, options: FileFormatOptions, added: Mapping[str, Content]
+    ) -> ArrowOutput:
+        """Return an output that collects the columns *added*."""
+        del reader
+        self._output = output = _AddedColumns(options, added)
+        return output
+
+    def result(self) -> Any:
+        """Return the frame with its new columns. Blocks."""
+        return self.extend(self._output.table(), self._output.repeat)
 
     def read(self, positions: Sequence[int]) -> tuple[Any, Sequence[int]]:
         """Read the columns at *positions*. Blocks.
@@ -68,8 +93,12 @@ class Frame:
         """Convert a column to Arrow."""
         raise NotImplementedError
 
-    def extend(self, added: Result) -> Any:
-        """Return the frame with the added columns. Blocks."""
+    def extend(self, added: Any, repeat: Sequence[int] | None) -> Any:
+        """Return the frame with the columns of the table *added*. Blocks.
+
+        *repeat* has the row of the frame for each row of the result, or is None if they
+        correspond.
+        """
         raise NotImplementedError
 
 
@@ -86,12 +115,12 @@ class _ArrowTable(Frame):
     def column(self, at: int) -> Any:
         return self._table.column(at)
 
-    def extend(self, added: Result) -> Any:
+    def extend(self, added: Any, repeat: Sequence[int] | None) -> Any:
         table = self._table
-        if added.repeat is not None:
-            table = table.take(load_arrow().array(added.repeat, "int64"))
-        for field in added.table.schema:
-            table = table.append_column(field, added.table.column(field.name))
+        if repeat is not None:
+            table = table.take(load_arrow().array(repeat, "int64"))
+        for field in added.schema:
+            table = table.append_column(field, added.column(field.name))
         return self._back(table)
 
 
@@ -116,14 +145,12 @@ class _Pandas(Frame):
             )
         return _by_pieces(series, self.labels[at])
 
-    def extend(self, added: Result) -> Any:
+    def extend(self, added: Any, repeat: Sequence[int] | None) -> Any:
         frame = self._frame
         # Without arguments it makes a copy, which costs nothing since pandas 3.
-        frame = (
-            frame.assign() if added.repeat is None else frame.iloc[added.repeat].copy()
-        )
+        frame = frame.assign() if repeat is None else frame.iloc[repeat].copy()
         levels = frame.columns.nlevels
-        for name, column in zip(added.table.column_names, added.table, strict=True):
+        for name, column in zip(added.column_names, added, strict=True):
             label = name if levels == 1 else (name, *[""] * (levels - 1))
             frame[label] = _to_pandas_array(column)
         return frame
@@ -142,16 +169,16 @@ class _Narwhals(Frame):
     def column(self, at: int) -> Any:
         return self._frame.get_column(self.labels[at]).to_arrow()
 
-    def extend(self, added: Result) -> Any:
-        nw, frame = _narwhals(), self._frame
-        if added.repeat is not None:
-            frame = frame[added.repeat]
-        columns = nw.from_arrow(added.table, backend=frame.implementation)
+    def extend(self, added: Any, repeat: Sequence[int] | None) -> Any:
+        nw, frame = load_frames()[1], self._frame
+        if repeat is not None:
+            frame = frame[repeat]
+        columns = nw.from_arrow(added, backend=frame.implementation)
         joined = nw.concat([frame, columns], how="horizontal")
         return self._back(joined)
 
 
-class Stream(Frame):
+class _Stream(Frame):
     """A RecordBatchReader, all of whose columns are read."""
 
     rows = None
@@ -175,31 +202,39 @@ class Stream(Frame):
             self._reader = load_arrow("pyarrow.ipc").open_stream(self._copy)
         return self._reader, positions
 
-    def extend(self, added: Result) -> Any:
-        """Return the stream, which has all columns."""
-        return added.table
+    def open_output(
+        self, reader: Any, options: FileFormatOptions, added: Mapping[str, Content]
+    ) -> ArrowOutput:
+        """Return an output that collects all columns."""
+        self._output = output = _Spool(reader, options, added)
+        return output
+
+    def result(self) -> Any:
+        """Return a reader of all columns."""
+        return self._output.reader()
 
 
-def _narwhals() -> Any:
-    """Import the stable version of narwhals' API."""
-    return import_module("narwhals.stable.v2")
+def load_frames() -> list[Any]:
+    """Import pyarrow, and the stable version of narwhals' API."""
+    what = "DataFrames require the extra 'frames'"
+    names = ("narwhals", "pyarrow", "narwhals.stable.v2")
+    return load_extra("frames", what, *names)[1:]
 
 
 def open_frame(frame: Any, *, rereadable: bool) -> Frame:
     """Detect the type of *frame*. Blocks, because a lazy frame is collected."""
-    arrow = load_arrow()
+    arrow, nw = load_frames()
     if isinstance(frame, arrow.Table):
         return _ArrowTable(frame, lambda table: table)
     if isinstance(frame, arrow.RecordBatch):
         return _ArrowTable(arrow.table(frame), partial(_to_batch, arrow))
     if isinstance(frame, arrow.RecordBatchReader):
-        return Stream(frame, rereadable=rereadable)
-    return _open_known(frame)
+        return _Stream(frame, rereadable=rereadable)
+    return _open_known(frame, nw)
 
 
-def _open_known(frame: Any) -> Frame:
+def _open_known(frame: Any, nw: Any) -> Frame:
     """Detect which other library *frame* belongs to."""
-    nw = _narwhals()
     is_pandas = nw.dependencies.is_pandas_dataframe
     if is_pandas(frame) or nw.dependencies.is_modin_dataframe(frame):
         return _Pandas(frame)
@@ -272,6 +307,126 @@ def _read_stream(frame: Any) -> Frame:
         hint="Pass a DataFrame of pandas or polars, a relation of DuckDB, or a pyarrow "
         "Table or RecordBatchReader.",
     )
+
+
+# --- Reading and collecting -----------------------------------------------------------
+
+
+class _FrameReader(ArrowReader):
+    """Reads the requested columns of a frame."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.name = NAME
+        self.header = frame.header
+        self.options = FileFormatOptions(format=Format.ARROW)
+        self._frame = frame
+        self._size = self._total = frame.rows or 0
+        self._loaded: Any = None
+        self._at = self._rows = 0
+
+    def select(
+        self, columns: Sequence[int], keys: Sequence[str] = (), added: Any = ()
+    ) -> None:
+        wanted = find_wanted(self.header, columns, keys, added, name=NAME)
+        indexes = list(dict.fromkeys(wanted.values()))
+        self._source, read = self._frame.read(indexes)
+        positions = dict(zip(indexes, read, strict=True))
+        self._wanted = {one: positions[index] for one, index in wanted.items()}
+        self.schema = self._source.schema
+        for one in columns:
+            require_text(self.schema.field(self._wanted[one]))
+        self._batches = self._all_batches(0)
+
+    def _from_row(self, skip: int) -> Any:
+        del skip
+        return self._source
+
+    def close(self) -> None:
+        """Close nothing, because the caller owns the frame."""
+
+
+class _AddedColumns(ArrowOutput):
+    """Collects the columns to append, in memory.
+
+    *repeat* has the row of the frame for each row, or is None if they correspond.
+    """
+
+    def __init__(
+        self, options: FileFormatOptions, added: Mapping[str, Content]
+    ) -> None:
+        written = attrs.evolve(options, format=Format.ARROW)
+        super().__init__(None, written, Path(), added=added)
+        self.repeat: list[int] | None = None
+        self._seen = 0
+
+    def format(
+        self,
+        rows: Any,
+        columns: Mapping[str, Sequence[Any]],
+        repeat: Sequence[int] | None = None,
+    ) -> Any:
+        """Return the batch, and the positions of repeated rows."""
+        positions = None
+        if repeat is not None:
+            positions = [self._seen + row for row in repeat]
+            self._seen += rows.count
+        return super().format(None, columns), positions
+
+    def write(self, formatted: Any) -> None:
+        """Store the result of :meth:`format`."""
+        batch, positions = formatted
+        self._batches.append(batch)
+        if positions is not None:
+            self.repeat = [*(self.repeat or []), *positions]
+
+    def sync(self) -> int:
+        """Do nothing, because nothing is on disk."""
+        return 0
+
+    def finish(self, target: Path | None) -> None:
+        """Do nothing."""
+
+    def table(self) -> Any:
+        """Return all columns."""
+        table = load_arrow().Table.from_batches(self._batches, self._schema)
+        return table.combine_chunks()
+
+
+class _Spool(ArrowOutput):
+    """Collects all columns of a stream in a private file without a name."""
+
+    def __init__(
+        self, reader: Any, options: FileFormatOptions, added: Mapping[str, Content]
+    ) -> None:
+        written = attrs.evolve(options, format=Format.ARROW)
+        super().__init__(reader, written, Path(), added=added, resumable=False)
+        self._file = temporary_file()
+        self._writer = load_arrow("pyarrow.ipc").new_stream(self._file, self._schema)
+
+    def _flush(self) -> None:
+        """Write the collected rows in few batches."""
+        table = load_arrow().Table.from_batches(self._batches, self._schema)
+        # It cannot combine all kinds of dictionaries.
+        with suppress(load_arrow().ArrowException):
+            table = table.combine_chunks()
+        if table.num_rows:
+            writing(partial(self._writer.write_table, table))
+        self._batches.clear()
+        self._rows = 0
+
+    def finish(self, target: Path | None) -> None:
+        """Write the remaining rows."""
+        del target
+        self._flush()
+        writing(self._writer.close)
+
+    def reader(self) -> Any:
+        """Return a reader of all rows, which owns the file."""
+        file = self._file
+        assert file is not None  # noqa: S101 - it has not been closed
+        file.seek(0)
+        rows = load_arrow("pyarrow.ipc").open_stream(file)
+        return load_arrow().RecordBatchReader.from_batches(rows.schema, rows)
 
 
 # --- Conversions ----------------------------------------------------------------------

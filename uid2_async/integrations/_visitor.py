@@ -199,10 +199,6 @@ class BlockingServices:
                 await asyncio.wrap_future(keys.submit(KeyStore.ensure_fresh, math.inf))
         return keys
 
-    def visitor(self, cookies: Mapping[str, str]) -> Visitor:
-        """Return the visitor with the cookies of a request."""
-        return Visitor(self, cookies)
-
 
 def _blocking_keys(
     client: BlockingClient, source: KeySource | None

@@ -123,7 +123,7 @@ async def map_batches(
     """
     wanted = IdentityColumns(column=column, kind=type, names=names)
     source = _BatchSource(_read_batches(batches), wanted)
-    table = _OutcomeBuffer(wanted.outcome_columns())
+    table = OutcomeBuffer(wanted.outcome_columns())
     async with mapper.map_source(source) as records:
         while (outcomes := await records.next_outcomes()) is not None:
             table.append(outcomes)
@@ -310,10 +310,11 @@ def _wrong_source(value: object) -> InputError:
     )
 
 
-class _OutcomeBuffer:
+class OutcomeBuffer:
     """Collects outcomes until they make up a batch. *rows* have not been taken yet."""
 
     def __init__(self, columns: OutcomeColumns) -> None:
+        """Collect the outcomes in these columns."""
         self.rows: int = 0
         self._columns = columns
         self._arrow = load_arrow()

@@ -96,7 +96,7 @@ class UID2Middleware:
         self, request: HttpRequest
     ) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Answer a request."""
-        visitor = self._services.visitor(request.COOKIES)
+        visitor = Visitor(self._services, request.COOKIES)
         request.uid2 = visitor  # type: ignore[attr-defined] # as Django's own do
         if self._is_async:
             return self._answer(request, visitor)

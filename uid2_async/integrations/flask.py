@@ -83,7 +83,7 @@ class UID2:
     def visitor(self) -> Visitor:
         """The tokens of the visitor who sends the current request."""
         if _EXTENSION not in g:
-            g.uid2 = _services().visitor(request.cookies)
+            g.uid2 = Visitor(_services(), request.cookies)
         visitor: Visitor = g.uid2
         return visitor
 

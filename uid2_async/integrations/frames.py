@@ -13,38 +13,23 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from uid2_async._portal import run_in_thread
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.arrow import (
-    ArrowOutput,
-    ArrowReader,
-    load_arrow,
-    require_text,
-    writing,
-)
 from uid2_async.bulk.columns import (
     KIND_NAME,
     VALUE_NAME,
     OutcomeColumns,
     find_column,
-    find_wanted,
 )
 from uid2_async.bulk.jobs import map_table
 from uid2_async.bulk.options import FileProgress, MapOptions
-from uid2_async.bulk.paths import Content, FileFormatOptions, Format
 from uid2_async.errors import InputError
-from uid2_async.integrations._frame_kinds import (
-    Frame,
-    Result,
-    Stream,
-    open_frame,
-    temporary_file,
-)
+from uid2_async.integrations._frame_kinds import NAME, load_frames, open_frame
+from uid2_async.integrations.arrow import OutcomeBuffer
 from uid2_async.models import Identity, MapRow, kind_and_value
 
 if TYPE_CHECKING:
@@ -59,8 +44,6 @@ __all__ = ["map_frame"]
 
 F = TypeVar("F")
 T = TypeVar("T")
-
-_NAME: Final = "The frame"
 
 
 async def map_frame(  # noqa: PLR0913 - each describes one aspect of the frame or the job
@@ -132,7 +115,9 @@ async def map_frame(  # noqa: PLR0913 - each describes one aspect of the frame o
     Example:
         >>> out = await map_frame(df, email="mail", client=client)
     """
-    opened = await run_in_thread(partial(_open, frame, rereadable=state is not None))
+    opened = await run_in_thread(
+        partial(open_frame, frame, rereadable=state is not None)
+    )
     identifiers = {
         "email": email,
         "phone": phone,
@@ -141,9 +126,8 @@ async def map_frame(  # noqa: PLR0913 - each describes one aspect of the frame o
     }
     if not opened.labels:
         raise InputError("The frame has no columns.")
-    header = list(map(str, opened.labels))
     chosen = _choose_columns(
-        header,
+        opened.header,
         opened.labels,
         options or MapOptions(),
         identifiers={kind: one for kind, one in identifiers.items() if one is not None},
@@ -152,17 +136,16 @@ async def map_frame(  # noqa: PLR0913 - each describes one aspect of the frame o
         country=country,
         country_column=country_column,
     )
-    table = _FrameTable(opened, header)
     with _reporting(progress, opened.rows) as on_progress:
         await map_table(
-            table,
+            opened,
             client=client,
             options=chosen,
             state=state,
             delta=delta,
             on_progress=on_progress,
         )
-    result: F = await run_in_thread(table.result)
+    result: F = await run_in_thread(opened.result)
     return result
 
 
@@ -171,23 +154,18 @@ def to_arrow(identities: Sequence[Identity | str], rows: Sequence[MapRow]) -> pa
 
     The columns are INPUT, INPUT_TYPE and those of :func:`map_frame`.
     """
-    _require_extra()
-    arrow = load_arrow()
+    arrow, _ = load_frames()
     pairs = list(map(kind_and_value, identities))
-    buckets = any(row.bucket_id is not None for row in rows)
-    formatter = OutcomeColumns([""], buckets=buckets)
-    output = _AddedColumns(FileFormatOptions(), formatter.contents)
-    columns, _ = formatter.make([rows])
-    added = output.format(None, columns)[0]
-    table = arrow.table(
+    batch = arrow.RecordBatch.from_pydict(
         {
             VALUE_NAME: arrow.array([value for _, value in pairs], "string"),
             KIND_NAME: arrow.array([kind for kind, _ in pairs], "string"),
         }
     )
-    for field in added.schema:
-        table = table.append_column(field, added.column(field.name))
-    return table
+    buckets = any(row.bucket_id is not None for row in rows)
+    outcomes = OutcomeBuffer(OutcomeColumns([""], buckets=buckets))
+    outcomes.append(rows)
+    return arrow.Table.from_batches([outcomes.take(batch)])
 
 
 def to_pandas(
@@ -206,12 +184,6 @@ def to_polars(
     return frame
 
 
-def _open(frame: Any, *, rereadable: bool) -> Frame:
-    """Import the required libraries, and detect the type of *frame*. Blocks."""
-    _require_extra()
-    return open_frame(frame, rereadable=rereadable)
-
-
 def _load(module: str) -> Any:
     """Import a DataFrame library."""
     try:
@@ -220,21 +192,6 @@ def _load(module: str) -> Any:
         pass
     raise InputError(
         f"{module} is not installed.", hint=f"Install it: pip install {module}"
-    )
-
-
-def _require_extra() -> None:
-    """Raise an error that names the extra if a part of it is missing."""
-    try:
-        import_module("narwhals")
-        import_module("pyarrow")
-    except ImportError:
-        pass
-    else:
-        return
-    raise InputError(
-        "DataFrames require narwhals and pyarrow. At least one is not installed.",
-        hint="pip install 'uid2-async[frames]'",
     )
 
 
@@ -295,7 +252,7 @@ def _find_name(
     if len(exact) == 1:
         at = exact[0]
     else:
-        at = find_column(header, str(label), name=_NAME, hint=hint)
+        at = find_column(header, str(label), name=NAME, hint=hint)
     name = header[at]
     if header.count(name) == 1:
         return name
@@ -308,158 +265,6 @@ def _is_equal(one: object, other: object) -> bool:
         return bool(one == other)
     except (TypeError, ValueError):
         return False
-
-
-# --- Reading and collecting -----------------------------------------------------------
-
-
-class _FrameTable:
-    """A frame in the form that :func:`~uid2_async.bulk.jobs.map_table` accepts."""
-
-    def __init__(self, frame: Frame, header: Sequence[str]) -> None:
-        self._frame = frame
-        self._header = header
-        self._output: _AddedColumns | _Spool | None = None
-
-    def open_reader(self) -> ArrowReader:
-        return _FrameReader(self._frame, self._header)
-
-    def open_output(
-        self, reader: Any, options: FileFormatOptions, added: Mapping[str, Content]
-    ) -> _AddedColumns | _Spool:
-        if isinstance(self._frame, Stream):
-            self._output = _Spool(reader, options, added)
-        else:
-            self._output = _AddedColumns(options, added)
-        return self._output
-
-    def result(self) -> Any:
-        """Return the frame with its new columns. Blocks."""
-        assert self._output is not None  # noqa: S101 - the job opened it
-        return self._frame.extend(self._output.result())
-
-
-class _FrameReader(ArrowReader):
-    """Reads the requested columns of a frame."""
-
-    def __init__(self, frame: Frame, header: Sequence[str]) -> None:
-        """Read *frame*, whose columns have the names *header*."""
-        self.name = _NAME
-        self.header = header
-        self.options = FileFormatOptions(format=Format.ARROW)
-        self._frame = frame
-        self._size = self._total = frame.rows or 0
-        self._loaded: Any = None
-        self._at = self._rows = 0
-        self._wanted: dict[int | str, int] = {}
-
-    def select(
-        self, columns: Sequence[int], keys: Sequence[str] = (), added: Any = ()
-    ) -> None:
-        wanted = find_wanted(self.header, columns, keys, added, name=_NAME)
-        indexes = list(dict.fromkeys(wanted.values()))
-        reader, read = self._frame.read(indexes)
-        positions = dict(zip(indexes, read, strict=True))
-        self._wanted = {one: positions[index] for one, index in wanted.items()}
-        self.schema = reader.schema
-        for index in columns:
-            require_text(reader.schema.field(self._wanted[index]))
-        self._batches = _validated(reader)
-
-    def close(self) -> None:
-        """Close nothing, because the caller owns the frame."""
-
-
-def _validated(batches: Any) -> Iterator[Any]:
-    """Yield batches that have rows, after checking that text is UTF-8, unlike Arrow."""
-    for batch in batches:
-        if batch.num_rows:
-            batch.validate(full=True)
-            yield batch
-
-
-class _AddedColumns(ArrowOutput):
-    """Collects the columns to append, in memory."""
-
-    def __init__(
-        self, options: FileFormatOptions, added: Mapping[str, Content]
-    ) -> None:
-        """Collect the columns *added*."""
-        written = attrs.evolve(options, format=Format.ARROW)
-        super().__init__(None, written, Path(), added=added)
-        self._repeat: list[int] | None = None
-        self._seen = 0
-
-    def format(
-        self,
-        rows: Any,
-        columns: Mapping[str, Sequence[Any]],
-        repeat: Sequence[int] | None = None,
-    ) -> Any:
-        """Return the batch, and the positions of repeated rows."""
-        positions = None
-        if repeat is not None:
-            positions = [self._seen + row for row in repeat]
-            self._seen += rows.count
-        return super().format(None, columns), positions
-
-    def write(self, formatted: Any) -> None:
-        """Store the result of :meth:`format`."""
-        batch, positions = formatted
-        self._batches.append(batch)
-        if positions is not None:
-            self._repeat = [*(self._repeat or []), *positions]
-
-    def sync(self) -> int:
-        """Do nothing, because nothing is on disk."""
-        return 0
-
-    def finish(self, target: Path | None) -> None:
-        """Do nothing."""
-
-    def result(self) -> Result:
-        """Return all columns."""
-        table = load_arrow().Table.from_batches(self._batches, self._schema)
-        return Result(table.combine_chunks(), self._repeat)
-
-
-class _Spool(ArrowOutput):
-    """Collects all columns of a stream in a private file without a name."""
-
-    def __init__(
-        self, reader: Any, options: FileFormatOptions, added: Mapping[str, Content]
-    ) -> None:
-        """Collect the rows of *reader*, with the columns *added*."""
-        written = attrs.evolve(options, format=Format.ARROW)
-        super().__init__(reader, written, Path(), added=added, resumable=False)
-        self._file = temporary_file()
-        self._writer = load_arrow("pyarrow.ipc").new_stream(self._file, self._schema)
-
-    def _flush(self) -> None:
-        """Write the collected rows in few batches."""
-        table = load_arrow().Table.from_batches(self._batches, self._schema)
-        # It cannot combine all kinds of dictionaries.
-        with suppress(load_arrow().ArrowException):
-            table = table.combine_chunks()
-        if table.num_rows:
-            writing(partial(self._writer.write_table, table))
-        self._batches.clear()
-        self._rows = 0
-
-    def finish(self, target: Path | None) -> None:
-        """Write the remaining rows."""
-        del target
-        self._flush()
-        writing(self._writer.close)
-
-    def result(self) -> Result:
-        """Return a reader of all rows, which owns the file."""
-        file = self._file
-        assert file is not None  # noqa: S101 - it has not been closed
-        file.seek(0)
-        rows = load_arrow("pyarrow.ipc").open_stream(file)
-        reader = load_arrow().RecordBatchReader
-        return Result(reader.from_batches(rows.schema, rows))
 
 
 # --- Progress -------------------------------------------------------------------------

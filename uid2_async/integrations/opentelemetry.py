@@ -66,23 +66,28 @@ class OpenTelemetryHook:
             meter_provider: The provider for metrics. Defaults to the global provider.
         """
         name = "uid2_async"
-        self._spans = _CallSpans(trace.get_tracer(name, __version__, tracer_provider))
+        self._tracer = trace.get_tracer(name, __version__, tracer_provider)
+        # The current call is stored in the context of its task.
+        self._key = context.create_key("uid2-call")
         self._meters = _Meters(metrics.get_meter(name, __version__, meter_provider))
 
     def __call__(self, event: Event, /) -> None:
         """Handle *event*."""
+        found = context.get_value(self._key)
+        call = found if isinstance(found, _CallSpan) else None
         match event:
             case CallStarted():
-                self._spans.begin(event)
-                self._meters.in_flight.add(1, {"operation": _operation(event.endpoint)})
-            case AttemptStarted():
-                self._spans.begin_attempt(event)
-            case AttemptFailed():
-                self._spans.fail_attempt(event)
+                self._begin(_operation(event.endpoint))
+            case AttemptStarted() if call is not None:
+                call.begin_attempt(self._tracer, event)
+            case AttemptFailed() if call is not None:
+                call.last_error = event.error_type
+                call.end_attempt(event.region, event.status, event.error_type)
             case RetryScheduled():
-                self._meters.count_retry(event, reason=self._spans.last_error)
+                self._meters.count_retry(event, reason=call.last_error if call else "")
             case CallFinished():
-                self._spans.end(event)
+                if call is not None:
+                    call.end(event)
                 self._meters.count_call(event)
             case IdentitiesAnswered():
                 self._meters.count_identities(event)
@@ -90,6 +95,16 @@ class OpenTelemetryHook:
                 self._meters.throttle_wait.record(event.delay)
             case LimitChanged():
                 self._meters.limit = event.limit
+
+    def _begin(self, operation: str) -> None:
+        """Start the span of a call."""
+        span = self._tracer.start_span(
+            f"uid2 {operation}", attributes={"uid2.operation": operation}
+        )
+        call = _CallSpan(span)
+        here = context.set_value(self._key, call, trace.set_span_in_context(span))
+        call.token = context.attach(here)
+        self._meters.in_flight.add(1, {"operation": operation})
 
     def observe_keys(self, store: KeyStore, name: str) -> None:
         """Report the age of a store's keys for as long as the store exists.
@@ -101,34 +116,20 @@ class OpenTelemetryHook:
         self._meters.stores[name] = store
 
 
-class _CallSpans:
-    """The spans of calls. The current call is stored in the context of its task."""
+@attrs.define(eq=False)
+class _CallSpan:
+    """The spans of a call and of its open attempt.
 
-    def __init__(self, tracer: trace.Tracer) -> None:
-        self._tracer = tracer
-        self._key = context.create_key("uid2-call")
+    The tokens restore the contexts before.
+    """
 
-    @property
-    def last_error(self) -> str:
-        """The name of the error that failed the last attempt of the current call."""
-        call = self._current()
-        return call.last_error if call else ""
+    span: Span
+    token: Token[Context] | None = None
+    attempt: tuple[Span, Token[Context]] | None = None
+    last_error: str = ""
 
-    def begin(self, event: CallStarted) -> None:
-        """Start the span of a call."""
-        operation = _operation(event.endpoint)
-        span = self._tracer.start_span(
-            f"uid2 {operation}", attributes={"uid2.operation": operation}
-        )
-        call = _CallInProgress(span)
-        here = context.set_value(self._key, call, trace.set_span_in_context(span))
-        call.token = context.attach(here)
-
-    def begin_attempt(self, event: AttemptStarted) -> None:
+    def begin_attempt(self, tracer: trace.Tracer, event: AttemptStarted) -> None:
         """Start the span of an attempt, as a child of its call's span."""
-        call = self._current()
-        if call is None:
-            return
         attributes: dict[str, AttributeValue] = {
             "http.request.method": "POST",
             "uid2.operation": _operation(event.endpoint),
@@ -136,44 +137,10 @@ class _CallSpans:
         }
         if event.attempt > 1:
             attributes["http.request.resend_count"] = event.attempt - 1
-        span = self._tracer.start_span(
+        span = tracer.start_span(
             f"POST {event.endpoint}", kind=SpanKind.CLIENT, attributes=attributes
         )
-        call.attempt = span, context.attach(trace.set_span_in_context(span))
-
-    def fail_attempt(self, event: AttemptFailed) -> None:
-        """End the span of an attempt that failed."""
-        call = self._current()
-        if call is not None:
-            call.last_error = event.error_type
-            call.end_attempt(event.region, event.status, event.error_type)
-
-    def end(self, event: CallFinished) -> None:
-        """End the span of a call, and that of its attempt if it is still open."""
-        call = self._current()
-        if call is None:
-            return
-        status = _OK if event.error_type is None else None
-        call.end_attempt(event.region, status, event.error_type)
-        call.span.set_attribute("uid2.attempts", event.attempts)
-        _end(call.span, event.error_type)
-        if call.token is not None:
-            context.detach(call.token)
-
-    def _current(self) -> _CallInProgress | None:
-        """Return the call in this context, or None."""
-        found = context.get_value(self._key)
-        return found if isinstance(found, _CallInProgress) else None
-
-
-@attrs.define(eq=False)
-class _CallInProgress:
-    """A call, its open attempt, and the tokens that restore the contexts before."""
-
-    span: Span
-    token: Token[Context] | None = None
-    attempt: tuple[Span, Token[Context]] | None = None
-    last_error: str = ""
+        self.attempt = span, context.attach(trace.set_span_in_context(span))
 
     def end_attempt(
         self, region: str | None, status: int | None, error_type: str | None
@@ -189,6 +156,15 @@ class _CallInProgress:
         _end(span, error_type)
         context.detach(token)
         self.attempt = None
+
+    def end(self, event: CallFinished) -> None:
+        """End the span of the call, and that of its attempt if it is still open."""
+        status = _OK if event.error_type is None else None
+        self.end_attempt(event.region, status, event.error_type)
+        self.span.set_attribute("uid2.attempts", event.attempts)
+        _end(self.span, event.error_type)
+        if self.token is not None:
+            context.detach(self.token)
 
 
 class _Meters:

@@ -435,7 +435,17 @@ def _make_client(credentials: str | None) -> UID2Client:
     """Create a client on the worker."""
     if credentials is None:
         return UID2Client.from_env()
-    made = _find_function(credentials)()
+    try:
+        function: Callable[[], object] | None = pkgutil.resolve_name(credentials)
+    except (ImportError, AttributeError):
+        function = None
+    if function is None:
+        raise ConfigError(
+            f"A worker cannot import {credentials}.",
+            hint="Install its module on the workers, or send it to them with "
+            "addPyFile().",
+        )
+    made = function()
     if isinstance(made, UID2Client):
         return made
     if isinstance(made, Mapping):
@@ -443,20 +453,6 @@ def _make_client(credentials: str | None) -> UID2Client:
     raise ConfigError(
         f"{credentials} returned neither a UID2Client nor its arguments.",
         hint="Return a UID2Client, or a dict with base_url, api_key, client_secret.",
-    )
-
-
-def _find_function(name: str) -> Callable[[], object]:
-    """Import the function *name*."""
-    try:
-        found: Callable[[], object] = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError):
-        pass
-    else:
-        return found
-    raise ConfigError(
-        f"A worker cannot import {name}.",
-        hint="Install its module on the workers, or send it to them with addPyFile().",
     )
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import deepcopy
 from typing import Any, NotRequired, TypedDict
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -138,11 +139,21 @@ async def keep_fresh(
     return freshness
 
 
+class _Session(dict[str, Any]):
+    """A session that Starlette marks when it is used."""
+
+    accessed = False
+
+    def mark_accessed(self) -> None:
+        self.accessed = True
+
+
 class SealedSessionMiddleware:
     """Stores ``request.session`` in an encrypted cookie.
 
     Use it instead of Starlette's SessionMiddleware, whose cookie is only signed and
-    must not contain tokens.
+    must not contain tokens. Responses that may depend on the cookie get the header
+    ``Vary: Cookie``, so that no cache sends them to somebody else.
     """
 
     def __init__(self, app: ASGIApp, *, cookie: SealedCookie) -> None:
@@ -156,15 +167,21 @@ class SealedSessionMiddleware:
             await self._app(scope, receive, send)
             return
         sent = HTTPConnection(scope).cookies.get(self._cookie.name)
-        scope["session"] = self._cookie.open(sent)
-        before = deepcopy(scope["session"])
+        opened = scope["session"] = _Session(self._cookie.open(sent))
+        before = deepcopy(dict(opened))
 
         async def send_with_cookie(message: Message) -> None:
-            if message["type"] == "http.response.start" and scope["session"] != before:
-                holder = Response()
-                self._cookie.save(holder, scope["session"])
-                cookies = [one for one in holder.raw_headers if one[0] == b"set-cookie"]
-                message["headers"] = [*message["headers"], *cookies]
+            if message["type"] == "http.response.start":
+                changed = scope["session"] != before
+                message.setdefault("headers", [])
+                headers = MutableHeaders(scope=message)
+                if changed:
+                    holder = Response()
+                    self._cookie.save(holder, scope["session"])
+                    headers.append("set-cookie", holder.headers["set-cookie"])
+                # Older versions of Starlette do not say whether the session was used.
+                if changed or opened.accessed or sent is not None:
+                    headers.add_vary_header("Cookie")
             await send(message)
 
         await self._app(scope, receive, send_with_cookie)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Callable,
     Generator,
     Iterable,
-    Iterator,
 )
 from concurrent.futures import Future
 from contextlib import aclosing
 from queue import SimpleQueue
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from uid2_async._failures import CONTROL_FLOW
 from uid2_async._portal import Portal
@@ -25,6 +23,10 @@ B = TypeVar("B")
 
 Transform: TypeAlias = Callable[[AsyncIterator[A]], AsyncGenerator[B, None]]
 
+# A message is a future that the loop waits for, and the item that the caller has to
+# take before. If there is no item, the result is the next item of the source. None
+# is the last message.
+_Messages: TypeAlias = "SimpleQueue[tuple[Future[Any], Any] | None]"
 _NOTHING: Final = object()
 
 
@@ -39,72 +41,38 @@ def stream_in_thread(
     produced ahead of the caller. Closing the generator cancels *transform* and waits
     for its end. Errors of both are raised unchanged.
     """
-    return _Stream(transform).serve(iter(source))
+    items = iter(source)
+    messages: _Messages = SimpleQueue()
+    with Portal("uid2-stream") as portal:
+        produced = portal.submit(_produce, transform, messages)
+        produced.add_done_callback(lambda _: messages.put(None))
+        while (message := messages.get()) is not None:
+            future, item = message
+            answer = next(items, _NOTHING) if item is _NOTHING else None
+            if future.set_running_or_notify_cancel():
+                future.set_result(answer)
+            if item is not _NOTHING:
+                yield item
+    error = produced.exception()
+    if isinstance(error, CONTROL_FLOW):
+        # In the caller's thread, it would mean something else or nothing.
+        error = RuntimeError(f"The stream ended with {type(error).__name__}.")
+    if error is not None:
+        raise error
 
 
-class _Stream(Generic[A, B]):
-    """A transform in the loop of a portal, which sends messages to the caller.
+async def _produce(transform: Transform[A, B], messages: _Messages) -> None:
+    """Send one item after another. Runs in the loop's thread."""
 
-    A message is a future that the loop waits for, and the item that the caller has to
-    take before. If there is no item, the future's result is the next item of the
-    source. None is the last message.
-    """
+    async def ask(item: object) -> Any:
+        future: Future[Any] = Future()
+        messages.put((future, item))
+        return await asyncio.wrap_future(future)
 
-    def __init__(self, transform: Transform[A, B]) -> None:
-        self._transform = transform
-        self._messages: SimpleQueue[tuple[asyncio.Future[Any], Any] | None] = (
-            SimpleQueue()
-        )
-        self._error: BaseException | None = None
-
-    # --- in the caller's thread -------------------------------------------------------
-
-    def serve(self, source: Iterator[A]) -> Generator[B, None, None]:
-        """Handle the messages."""
-        with Portal("uid2-stream") as portal:
-            portal.submit(self._produce).add_done_callback(self._end)
-            while (message := self._messages.get()) is not None:
-                future, item = message
-                if item is _NOTHING:
-                    _set_result(future, next(source, _NOTHING))
-                else:
-                    _set_result(future, None)
-                    yield item
-        if self._error is not None:
-            raise self._error
-
-    def _end(self, done: Future[None]) -> None:
-        """Send the last message. Runs in the loop's thread."""
-        self._error = done.exception()
-        if isinstance(self._error, CONTROL_FLOW):
-            # In the caller's thread, it would mean something else or nothing.
-            name = type(self._error).__name__
-            self._error = RuntimeError(f"The stream ended with {name}.")
-        self._messages.put(None)
-
-    # --- in the loop's thread ---------------------------------------------------------
-
-    async def _ask(self, item: object) -> Any:
-        """Send a message, and wait for its future."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._messages.put((future, item))
-        return await future
-
-    async def _produce(self) -> None:
-        """Send one item after another."""
-        async with aclosing(self._transform(self._read())) as made:
-            async for item in made:
-                await self._ask(item)
-
-    async def _read(self) -> AsyncIterator[A]:
-        """Request the items of the source, one at a time."""
-        while (item := await self._ask(_NOTHING)) is not _NOTHING:
+    async def read() -> AsyncIterator[A]:
+        while (item := await ask(_NOTHING)) is not _NOTHING:
             yield item
 
-
-def _set_result(future: asyncio.Future[Any], result: object) -> None:
-    """Set the result of *future*, unless nobody is waiting for it anymore."""
-    with contextlib.suppress(RuntimeError):  # the loop is closed
-        future.get_loop().call_soon_threadsafe(
-            lambda: None if future.done() else future.set_result(result)
-        )
+    async with aclosing(transform(read())) as made:
+        async for item in made:
+            await ask(item)

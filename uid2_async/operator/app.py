@@ -1,4 +1,4 @@
-"""The operator as an aiohttp.web application and server (docs/protocol.md 1.6, 1.9)."""
+"""The operator as an HTTP server of aiohttp (docs/protocol.md 1.6, 1.9)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from uid2_async.operator.http_messages import (
     read_target,
 )
 from uid2_async.operator.indexes import DataIndex
-from uid2_async.operator.state import Fault, OperatorState, RecordedCall
+from uid2_async.operator.state import NO_FAULT, Fault, OperatorState, RecordedCall
 
 _MAX_BODY: Final = 1_048_576
 _CONTINUE: Final = "100-continue"
@@ -62,87 +62,73 @@ def _strip_content(record: logging.LogRecord) -> bool:
 http_logger.addFilter(_strip_content)
 
 
-def make_app(
+def make_runner(
     index: DataIndex, state: OperatorState, console: Console | None = None
-) -> web.Application:
-    """Create the application that answers from *index*, with the *console* if given."""
-    handler = _Handler(index, state, console)
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler.handle, expect_handler=_continue)
-    app.on_response_prepare.append(_strip)
-    return app
+) -> web.ServerRunner:
+    """Create the server that answers from *index*, with the *console* if given."""
+    server = _Server(
+        Handler(index, state, console).handle,
+        access_log=None,
+        auto_decompress=False,
+        logger=http_logger,
+        max_line_size=_PARSER_MAX_LINE,
+        max_field_size=_PARSER_MAX_HEADER,
+        max_headers=_MAX_HEADERS,
+    )
+    return web.ServerRunner(server, shutdown_timeout=_GRACE_SECONDS)
 
 
-async def _continue(http: web.Request) -> None:
-    """Send ``100 Continue`` if the client asks for it; check other values later."""
-    expected = http.headers.get(hdrs.EXPECT, "").lower()
-    if expected == _CONTINUE and http.version != HttpVersion10:
-        await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # aiohttp would otherwise count these bytes as part of the response.
-        http.writer.output_size = 0
-
-
-class _Whole(web.Response):
-    """A response that records which headers it was given."""
-
-    kept: frozenset[str] = frozenset()
-
-
-class _Cut(web.StreamResponse):
-    """A response that ends too early."""
-
-    kept: frozenset[str] = frozenset()
-
-
-async def _strip(_request: web.Request, response: web.StreamResponse) -> None:
-    """Remove the headers that aiohttp adds on its own."""
-    kept = response.kept if isinstance(response, _Whole | _Cut) else frozenset()
-    for name in (hdrs.SERVER, hdrs.DATE, hdrs.CONTENT_TYPE):
-        if name not in kept:
-            response.headers.popall(name, None)
-
-
-class _Handler:
-    """Answers every request."""
+class Handler:
+    """Answers every request that can be parsed."""
 
     def __init__(
-        self, index: DataIndex, state: OperatorState, console: Console | None
+        self, index: DataIndex, state: OperatorState, console: Console | None = None
     ) -> None:
+        """Answer from *index*, with the *console* if given."""
         self._index = index
         self._state = state
         self._console = console
 
-    async def handle(self, http: web.Request) -> web.StreamResponse:
+    async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, and count it as in flight until then."""
+        await _continue(http)
         path, refusal = read_target(as_latin1(http.raw_path))
+        request = HttpRequest(method=http.method, path=path, headers=http.headers)
         if self._console is not None and self._console.owns(http.method, path):
-            return await _show(self._console, http, path)
-        with self._state.answering():
-            return await self._handle(http, path, refuse_malformed(http) or refusal)
+            body = await _read_body(http)
+            return _make_response(self._console.answer(request, body))
+        refusal = refuse_malformed(http) or refusal
+        with self._state.answering() as resets:
+            return await self._handle(http, request, refusal, resets=resets)
 
     async def _handle(
-        self, http: web.Request, path: str, refusal: HttpReply | None
+        self,
+        http: web.BaseRequest,
+        request: HttpRequest,
+        refusal: HttpReply | None,
+        *,
+        resets: int,
     ) -> web.StreamResponse:
         """Answer one request, with *refusal* if it is not None, and record the call."""
         started = perf_counter()
-        resets = self._state.resets
         due = http.method == hdrs.METH_POST
-        fault = self._state.take_fault(path) if due else None
-        request = HttpRequest(method=http.method, path=path, headers=http.headers)
-        now_ms = self._state.now_ms()
-        if fault is not None:
-            now_ms += round(fault.clock_offset * 1000)
-        if refusal is not None and (fault is None or fault.status is None):
+        injected = self._state.take_fault(request.path) if due else None
+        fault = injected or NO_FAULT
+        now_ms = self._state.now_ms() + round(fault.clock_offset * 1000)
+        if fault.status is not None:
+            request = attrs.evolve(request, body=await _read_body(http) or b"")
+            reply = _scripted(fault, fault.status)
+        elif refusal is not None:
             reply = refusal
         else:
             request, reply = await self._reply(http, request, now_ms, fault)
-        if fault is not None:
+        reply = _with_headers(reply, fault.headers)
+        if fault.date:
+            date = formatdate(now_ms / 1000, usegmt=True)
+            reply = attrs.evolve(reply, headers={**reply.headers, hdrs.DATE: date})
+        if fault.delay:
             await asyncio.sleep(fault.delay)
-            headers = dict(fault.headers)
-            if fault.date:
-                headers[hdrs.DATE] = formatdate(now_ms / 1000, usegmt=True)
-            reply = _with_headers(reply, headers)
-        call = _call(request, reply, fault)
+        call = _call(request, reply, injected)
         recorded = self._state.record(call, resets=resets)
         took = perf_counter() - started
         _log_access(request, reply, took)
@@ -151,34 +137,28 @@ class _Handler:
         return await _respond(http, reply, fault)
 
     async def _reply(
-        self, http: web.Request, request: HttpRequest, now_ms: int, fault: Fault | None
+        self, http: web.BaseRequest, request: HttpRequest, now_ms: int, fault: Fault
     ) -> tuple[HttpRequest, HttpReply]:
         """Read the body and answer, in the order of docs/protocol.md 1.6."""
-        if fault is not None and fault.status is not None:
-            return await _with_body(http, request) or request, _scripted(fault)
         early = answer_preflight(request)
         if early is not None:
             return request, early
         endpoint = dispatch.find(request.method, request.path, self._index.settings)
         if isinstance(endpoint, HttpReply):
             reply = endpoint
-        elif (refusal := _refuse_body(http, request)) is not None:
+        elif (refusal := _refuse_body(http)) is not None:
             reply = refusal
-        elif (whole := await _with_body(http, request)) is None:
+        elif (body := await _read_body(http)) is None:
             reply = BAD_REQUEST if is_form(request.content_type) else TOO_LONG
         else:
-            request = whole
+            request = attrs.evolve(request, body=body)
             reply = self._answer(endpoint, request, now_ms, fault)
         return request, _with_headers(
             reply, cors_headers(request.path, request.headers)
         )
 
     def _answer(
-        self,
-        endpoint: dispatch.Route,
-        request: HttpRequest,
-        now_ms: int,
-        fault: Fault | None,
+        self, endpoint: dispatch.Route, request: HttpRequest, now_ms: int, fault: Fault
     ) -> HttpReply:
         """Answer, or return a 500 like the real operator on an unexpected exception."""
         try:
@@ -199,16 +179,18 @@ class _Handler:
         return SERVER_ERROR
 
 
-async def _show(console: Console, http: web.Request, path: str) -> web.StreamResponse:
-    """Answer a request for the console page. It is not recorded as a call."""
-    request = HttpRequest(method=http.method, path=path, headers=http.headers)
-    whole = await _with_body(http, request)
-    return await _respond(http, console.answer(whole) if whole else TOO_LONG, None)
+async def _continue(http: web.BaseRequest) -> None:
+    """Send ``100 Continue`` if the client asks for it; check other values later."""
+    expected = http.headers.get(hdrs.EXPECT, "").lower()
+    if expected == _CONTINUE and http.version != HttpVersion10:
+        await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # aiohttp would otherwise count these bytes as part of the response.
+        http.writer.output_size = 0
 
 
-def _refuse_body(http: web.Request, request: HttpRequest) -> HttpReply | None:
+def _refuse_body(http: web.BaseRequest) -> HttpReply | None:
     """Reject a body by its headers before it is read, or return None."""
-    if request.method != hdrs.METH_POST or not http.can_read_body:
+    if http.method != hdrs.METH_POST or not http.can_read_body:
         return None
     if (http.content_length or 0) > _MAX_BODY:
         return TOO_LONG
@@ -216,26 +198,24 @@ def _refuse_body(http: web.Request, request: HttpRequest) -> HttpReply | None:
     return None if expected.lower() == _CONTINUE else EXPECTATION_FAILED
 
 
-async def _with_body(http: web.Request, request: HttpRequest) -> HttpRequest | None:
-    """Read the body of *request*, or return None if it is over the limit."""
+async def _read_body(http: web.BaseRequest) -> bytes | None:
+    """Read the body, or return None if it is over the limit."""
     if (http.content_length or 0) > _MAX_BODY:
         return None
-    pieces = []
-    size = 0
+    body = bytearray()
     async for piece in http.content.iter_any():
-        size += len(piece)
-        if size > _MAX_BODY:
+        body += piece
+        if len(body) > _MAX_BODY:
             return None
-        pieces.append(piece)
-    return attrs.evolve(request, body=b"".join(pieces))
+    return bytes(body)
 
 
-def _scripted(fault: Fault) -> HttpReply:
+def _scripted(fault: Fault, status: int) -> HttpReply:
     """Return the reply that *fault* scripts, as if from a gateway."""
     body = fault.body.encode() if isinstance(fault.body, str) else fault.body
     again = fault.retry_after
     return HttpReply(
-        status=fault.status or 0,
+        status=status,
         content_type=fault.content_type,
         headers={} if again is None else {"Retry-After": str(again)},
         body=body,
@@ -249,8 +229,9 @@ def _with_headers(reply: HttpReply, headers: Mapping[str, str]) -> HttpReply:
 
 def _call(request: HttpRequest, reply: HttpReply, fault: Fault | None) -> RecordedCall:
     """Build the record of a call, without personal data, tokens or keys."""
+    # Every value can be printed, even if its bytes are not UTF-8.
     headers = {
-        name.lower(): _printable(value)
+        name.lower(): value if value.isprintable() else as_latin1(value)
         for name, value in request.headers.items()
         if name.lower() != "authorization"
     }
@@ -271,18 +252,22 @@ def _call(request: HttpRequest, reply: HttpReply, fault: Fault | None) -> Record
     )
 
 
-def _printable(value: str) -> str:
-    """Return a header value that can be printed, even if its bytes are not UTF-8."""
-    return value if value.isprintable() else as_latin1(value)
-
-
 async def _respond(
-    http: web.Request, reply: HttpReply, fault: Fault | None
+    http: web.BaseRequest, reply: HttpReply, fault: Fault
 ) -> web.StreamResponse:
     """Send *reply*, or truncate it or close the connection if the fault says so."""
-    if fault is not None and fault.drop:
-        _close(http)
-        return web.Response()
+    response = _make_response(reply, fault.cut_after)
+    if fault.drop or fault.cut_after is not None:
+        if not fault.drop:
+            await response.prepare(http)
+            await response.write_eof()
+        if http.transport is not None:
+            http.transport.close()  # after what has been written
+    return response
+
+
+def _make_response(reply: HttpReply, cut_after: int | None = None) -> web.Response:
+    """Build a response, which announces the whole body even if it is cut."""
     # aiohttp cannot send header bytes that are not UTF-8.
     headers = {
         name: value.encode("utf-8", "ignore").decode()
@@ -290,30 +275,20 @@ async def _respond(
     }
     if reply.content_type is not None:
         headers[hdrs.CONTENT_TYPE] = reply.content_type
-    if fault is not None and fault.cut_after is not None:
-        return await _send_cut(http, reply, headers, fault.cut_after)
-    response = _Whole(status=reply.status, headers=headers, body=reply.body)
-    response.kept = frozenset(headers)
-    return response
+    if cut_after is not None:
+        headers[hdrs.CONTENT_LENGTH] = str(len(reply.body))
+    return _Response(status=reply.status, headers=headers, body=reply.body[:cut_after])
 
 
-async def _send_cut(
-    http: web.Request, reply: HttpReply, headers: Mapping[str, str], size: int
-) -> web.StreamResponse:
-    """Announce the whole body, send *size* bytes of it and close the connection."""
-    response = _Cut(status=reply.status, headers=headers)
-    response.kept = frozenset(headers)
-    response.content_length = len(reply.body)
-    await response.prepare(http)
-    await response.write(reply.body[:size])
-    _close(http)
-    return response
+class _Response(web.Response):
+    """A response without the headers that aiohttp adds on its own."""
 
-
-def _close(http: web.Request) -> None:
-    """Close the connection after sending what has been written."""
-    if http.transport is not None:
-        http.transport.close()
+    async def _prepare_headers(self) -> None:
+        names = (hdrs.SERVER, hdrs.DATE, hdrs.CONTENT_TYPE)
+        absent = [name for name in names if name not in self.headers]
+        await super()._prepare_headers()
+        for name in absent:
+            self.headers.popall(name, None)
 
 
 # Long enough to finish writing a response, but not for a scripted delay.
@@ -393,7 +368,7 @@ class _HttpProtocol(web.RequestHandler):
             reply = BAD_REQUEST
         else:
             reply = HttpReply(status=status)
-        response = web.Response(status=reply.status, body=reply.body)
+        response = _make_response(reply)
         response.force_close()
         return response
 
@@ -423,27 +398,3 @@ class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
         """Create the protocol for a new connection."""
         return _HttpProtocol(self, loop=self._loop, **self._kwargs)
-
-
-class Runner(web.AppRunner):
-    """Runs an application like the real operator's HTTP server."""
-
-    def __init__(self, app: web.Application) -> None:
-        """Run *app*, without decompressing request bodies."""
-        super().__init__(
-            app,
-            access_log=None,
-            auto_decompress=False,
-            handle_signals=False,
-            logger=http_logger,
-            max_line_size=_PARSER_MAX_LINE,
-            max_field_size=_PARSER_MAX_HEADER,
-            max_headers=_MAX_HEADERS,
-            shutdown_timeout=_GRACE_SECONDS,
-        )
-
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        # aiohttp has no other way to choose the protocol.
-        server.__class__ = _Server
-        return server

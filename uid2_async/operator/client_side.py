@@ -30,7 +30,6 @@ from uid2_async.operator.java import (
 from uid2_async.operator.minting import CLIENT_SIDE
 from uid2_async.operator.tokens import (
     IdentityInput,
-    InputFault,
     generate_for,
     read_identity_input,
 )
@@ -88,13 +87,9 @@ def _read_hash(index: DataIndex, fields: Mapping[str, object]) -> IdentityInput:
     hashes = {key: fields.get(key) for key in _HASHES}
     if hashes["phone_hash"] is not None and not phones:
         raise client_error("phone support not enabled")
-    identity = read_identity_input(index, hashes)
-    if identity is InputFault.MISSING:
-        which = "exactly one of: email_hash, phone_hash" if phones else "email_hash"
-        raise client_error(f"please provide {which}")
-    if isinstance(identity, InputFault):
-        raise client_error("Invalid Identifier")
-    return identity
+    which = "exactly one of: email_hash, phone_hash" if phones else "email_hash"
+    missing = client_error(f"please provide {which}")
+    return read_identity_input(index, hashes, missing=missing)
 
 
 _LONG: Final = range(-(2**63), 2**63)
@@ -309,8 +304,18 @@ def origin_allowed(origin: str | None, domains: Collection[str]) -> bool:
 
 
 def app_allowed(name: str, app_names: Collection[str]) -> bool:
-    """Return whether *name* is one of the site's *app_names*, ignoring case."""
-    return any(_equal_ignoring_case(name, other) for other in app_names)
+    """Return whether *name* is one of the site's *app_names*.
+
+    Compare like Java's ``equalsIgnoreCase``, character by character.
+    """
+    return any(
+        len(name) == len(other)
+        and all(
+            a.upper() == b.upper() or a.lower() == b.lower()
+            for a, b in zip(name, other, strict=True)
+        )
+        for other in app_names
+    )
 
 
 def _host_name(origin: str) -> str | None:
@@ -340,12 +345,4 @@ def _suffix_list() -> PublicSuffixList:
     raise ImportError(
         "Checking an Origin requires the public suffix list. Install it with: "
         "pip install 'uid2-async[sandbox]'"
-    )
-
-
-def _equal_ignoring_case(one: str, other: str) -> bool:
-    """Compare like Java's ``equalsIgnoreCase``, character by character."""
-    return len(one) == len(other) and all(
-        a.upper() == b.upper() or a.lower() == b.lower()
-        for a, b in zip(one, other, strict=True)
     )

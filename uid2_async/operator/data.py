@@ -120,13 +120,7 @@ class Client(Unpicklable):
 
 @attrs.frozen(kw_only=True)
 class Site:
-    """A participant.
-
-    Attributes:
-        id: The site ID.
-        domain_names: The domains of its web pages.
-        app_names: The names of its apps.
-    """
+    """A participant, with the domains of its web pages and the names of its apps."""
 
     id: int
     domain_names: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ from uid2_async.operator.http_messages import (
     reply_to_refusal,
 )
 from uid2_async.operator.indexes import AuthorizedRequest, DataIndex
-from uid2_async.operator.state import Fault
+from uid2_async.operator.state import NO_FAULT, Fault
 from uid2_async.operator.tokens import refresh
 from uid2_async.protocol import base64
 from uid2_async.protocol.client_side import CLIENT_GENERATE_PATH
@@ -52,7 +52,6 @@ from uid2_async.protocol.tokens import (
 )
 
 _TRACE_HEADER = "X-Amzn-Trace-Id"
-_NO_FAULT = Fault()
 _AES_SIZES = (16, 24, 32)
 _COUNTED_KEYS = (*KINDS, "advertising_ids")
 
@@ -267,7 +266,7 @@ def answer(
     request: HttpRequest,
     *,
     now_ms: int,
-    fault: Fault | None = None,
+    fault: Fault = NO_FAULT,
 ) -> HttpReply:
     """Answer *request* at *endpoint*. A *fault* is injected into a 200 reply."""
     try:
@@ -277,6 +276,6 @@ def answer(
     except RefusedError as refusal:
         # The API key has not been checked yet, so not even the trace ID is returned.
         return reply_to_refusal(refusal)
-    reply = endpoint.answer(index, request, now_ms, fault or _NO_FAULT)
+    reply = endpoint.answer(index, request, now_ms, fault)
     trace = request.headers.get(_TRACE_HEADER) if endpoint.authenticates else None
     return attrs.evolve(reply, headers={_TRACE_HEADER: trace}) if trace else reply

@@ -19,7 +19,11 @@ from uid2_async.operator.http_messages import (
     text_error,
     unknown_error,
 )
-from uid2_async.operator.indexes import AuthorizedRequest, DataIndex
+from uid2_async.operator.indexes import (
+    AuthorizedRequest,
+    DataIndex,
+    check_service_link,
+)
 from uid2_async.operator.java import (
     as_java_string,
     format_local_date_time,
@@ -43,7 +47,7 @@ _INVALID: Final = {"e": UnmappedReason.INVALID_IDENTIFIER.value}
 def map_v3(index: DataIndex, call: AuthorizedRequest) -> bytes:
     """Answer identity/map v3, whose reply always contains all four keys."""
     values = _read_v3(call.payload, phones=index.settings.enable_phone_support)
-    index.service_links.check(call.client)
+    check_service_link(index.data, call.client)
     return encode_success(
         {kind: _map(index, kind, values.get(kind, ()), call.now_ms) for kind in KINDS}
     )
@@ -116,7 +120,9 @@ def map_v2(index: DataIndex, call: AuthorizedRequest) -> bytes:
         raise _unknown_v2()
     # Java converts a null to the text "null".
     link_id = as_java_string(payload.get("link_id")) or "null"
-    index.service_links.check(call.client, link_id if "link_id" in payload else None)
+    check_service_link(
+        index.data, call.client, link_id if "link_id" in payload else None
+    )
     mapped: list[dict[str, str | None]] = []
     unmapped: list[dict[str, str | None]] = []
     for text in texts:

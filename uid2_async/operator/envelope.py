@@ -87,12 +87,6 @@ _UNENCRYPTED: Final = (
     "examples."
 )
 
-_MISSING: Final = "Invalid body: Body is missing."
-_NOT_BASE64: Final = "Invalid body: Body is not valid base64."
-
-_TOO_OLD: Final = "Invalid timestamp: Request too old or client time drift."
-_BAD_JSON: Final = "Invalid payload in body: Data is not valid json string."
-
 
 class RequestBody(RedactedRepr, frozen=True, kw_only=True):
     """A request as the operator reads it.
@@ -114,7 +108,7 @@ def read_request_body(
     result of that attempt is used, and the reply is text (docs/protocol.md 1.3).
     """
     if not body:
-        raise client_error(_MISSING)
+        raise client_error("Invalid body: Body is missing.")
     if binary:
         try:
             return _read(body, key, now_ms, scope, binary=True)
@@ -125,7 +119,7 @@ def read_request_body(
     else:
         decoded = base64.decode(body)
         if decoded is None:
-            raise _refuse(body, _NOT_BASE64, scope)
+            raise _refuse(body, "Invalid body: Body is not valid base64.", scope)
     return _read(decoded, key, now_ms, scope, binary=False)
 
 
@@ -138,12 +132,14 @@ def _read(
     except RequestEnvelopeError as error:
         raise _refuse(data, str(error), scope) from None
     if not is_timely(decrypted.sent_ms, now_ms):
-        raise client_error(_TOO_OLD)
+        raise client_error("Invalid timestamp: Request too old or client time drift.")
     payload = None
     if decrypted.payload:
         payload = java.parse_object(decrypted.payload)
         if payload is None:
-            raise client_error(_BAD_JSON)
+            raise client_error(
+                "Invalid payload in body: Data is not valid json string."
+            )
     return RequestBody(nonce=decrypted.nonce, payload=payload, binary=binary)
 
 

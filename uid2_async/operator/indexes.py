@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha512
 from typing import Any, Final
 
@@ -53,19 +53,14 @@ class ApiKeys:
         header = trim(authorization or "")
         if header[: len(_SCHEME)].lower() != _SCHEME:
             return None
-        return self._find_key(header[len(_SCHEME) :])
-
-    def _find_key(self, key: str) -> Client | None:
-        """Find the client of an API key. Hits are cached, so each is hashed once."""
-        known = self._known.get(key)
-        if known is not None:
-            return known
-        data = key.encode()
-        for client in self._clients:
-            if sha512(client.key_salt + data).digest() == client.key_hash:
-                self._known[key] = client
-                return client
-        return None
+        key = header[len(_SCHEME) :]
+        if key not in self._known:  # so that each is hashed once
+            data = key.encode()
+            for client in self._clients:
+                if sha512(client.key_salt + data).digest() == client.key_hash:
+                    self._known[key] = client
+                    break
+        return self._known.get(key)
 
     def authorize(
         self, authorization: str | None, roles: frozenset[str]
@@ -77,38 +72,31 @@ class ApiKeys:
         return client
 
 
-class ServiceLinks:
-    """The participants for which services may map (docs/protocol.md 2.5)."""
+def check_service_link(
+    data: OperatorData, client: Client, link_id: str | None = None
+) -> None:
+    """Raise if *client* belongs to a service and does not use a valid link.
 
-    def __init__(self, data: OperatorData) -> None:
-        """Index the links that are enabled and have the MAPPER role."""
-        self._validate = data.settings.validate_service_links
-        self._services = data.services
-        self._links = {
-            (link.service_id, link.link_id): link
-            for link in data.service_links
-            if "MAPPER" in link.roles and not link.disabled
-        }
-
-    def check(self, client: Client, link_id: str | None = None) -> None:
-        """Raise if *client* belongs to a service and does not use a valid link.
-
-        Without a link, as in v3, *link_id* is None. A JSON null is the text ``null``,
-        because Java looks up the service and the link as one string.
-        """
-        if client.service_id == 0:
-            return
-        if self._validate:
-            if link_id is None:
-                return
-            link = self._links.get((client.service_id, link_id))
-            if link is not None:
-                is_listed = self._services is None or link.service_id in self._services
-                if not is_listed and link.name.strip():
-                    # The operator needs the service's name for its metrics.
-                    raise unknown_error("Unknown error while mapping identity v2")
-                return
+    Without a link, as in v3, *link_id* is None. A JSON null is the text ``null``,
+    because Java looks up the service and the link as one string (docs/protocol.md 2.5).
+    """
+    is_validated = data.settings.validate_service_links
+    if client.service_id == 0 or (is_validated and link_id is None):
+        return
+    key = (client.service_id, link_id)
+    links = [
+        one
+        for one in data.service_links
+        if (one.service_id, one.link_id) == key
+        and "MAPPER" in one.roles
+        and not one.disabled
+    ]
+    if not is_validated or not links:
         raise RefusedError(401, "unauthorized", "Invalid link_id")
+    is_listed = data.services is None or client.service_id in data.services
+    if not is_listed and links[-1].name.strip():
+        # The operator needs the service's name for its metrics.
+        raise unknown_error("Unknown error while mapping identity v2")
 
 
 _FALLBACK_SITE = 2
@@ -168,9 +156,9 @@ class Keysets:
         }
         return [key for key in self._keys.values() if key.keyset_id in readable]
 
-    def owners(self, keys: Sequence[Key]) -> Iterator[int]:
-        """Yield the IDs of the sites that own *keys*, once each and ascending."""
-        yield from sorted({self.keyset_of(key).site_id for key in keys})
+    def owners(self, keys: Sequence[Key]) -> list[int]:
+        """List the IDs of the sites that own *keys*, once each and ascending."""
+        return sorted({self.keyset_of(key).site_id for key in keys})
 
 
 def _is_readable(keyset: Keyset, client: Client) -> bool:
@@ -254,11 +242,12 @@ class OptOuts:
         self._raw_uids[flh] = recorded
         self._since[recorded] = since
 
-    def remove(self, flh: bytes) -> None:
-        """Remove an opt-out."""
+    def remove(self, flh: bytes) -> bool:
+        """Remove an opt-out, and return whether there was one."""
         recorded = self._raw_uids.pop(flh, None)
         if recorded is not None:
             self._since.pop(recorded, None)
+        return recorded is not None
 
     def is_out(self, flh: bytes, identity_type: IdentityType) -> bool:
         """Return whether a person gets no raw UID and no token (docs/protocol.md 7)."""
@@ -325,12 +314,11 @@ class DataIndex:
         self, data: OperatorData, *, random: Callable[[int], bytes] = os.urandom
     ) -> None:
         """Index *data*. *random* returns a number of random bytes."""
+        self.data: OperatorData = data
         self.scope: IdentityScope = data.scope
         self.settings: OperatorSettings = data.settings
         self.runtime: RuntimeConfig = data.runtime
-        self.clients: tuple[Client, ...] = data.clients
         self.api_keys: ApiKeys = ApiKeys(data.clients)
-        self.service_links: ServiceLinks = ServiceLinks(data)
         self.keysets: Keysets = Keysets(data)
         self.buckets: SaltBuckets = SaltBuckets(data)
         self.opt_outs: OptOuts = OptOuts(data.opt_outs, self.buckets)

@@ -142,29 +142,21 @@ def _without_comments(text: str) -> str:
     return " ".join(pieces)
 
 
-def _integer(text: str) -> int:
-    """Parse a number without a fraction or an exponent: Integer, Long or BigInteger."""
-    _check_digits(text)
-    return int(text)
+def _number(text: str) -> str:
+    """Return a number, unless it has more digits than Jackson accepts.
 
-
-def _double(text: str) -> JavaDouble:
-    """Parse a number with a fraction or an exponent."""
-    _check_digits(text)
-    return JavaDouble(text)
-
-
-def _check_digits(text: str) -> None:
-    """Raise if a number has more digits than Jackson accepts, exponent included."""
+    The digits of the exponent count.
+    """
     # Most numbers are short, and need not be counted.
     if len(text) <= _MAX_NUMBER_DIGITS:
-        return
+        return text
     digits = sum(map(str.isdigit, text))
     # Jackson does not count a lone 0 before a point or an exponent, unless both
     # follow.
     digits -= _ZERO_FIRST.match(text) is not None
     if digits > _MAX_NUMBER_DIGITS:
         raise JavaJsonError
+    return text
 
 
 def _constant(_name: str) -> object:
@@ -182,8 +174,8 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object,
-    parse_int=_integer,
-    parse_float=_double,
+    parse_int=lambda text: int(_number(text)),
+    parse_float=lambda text: JavaDouble(_number(text)),
     parse_constant=_constant,
 )
 

@@ -238,10 +238,12 @@ def unwrap_refresh_token(text: str, key_of: KeyLookup) -> tuple[str, bytes]:
     payload = _find(key_of, key_id).open_gcm(data, _WRAPPER.size)
     if payload is None:
         raise RefreshTokenError(RefreshTokenFailure.UNDECRYPTABLE)
-    inner = _read_inner(payload)
-    if inner is None:
+    fields = parse_object(payload) or {}
+    key_text = as_java_string(fields.get("refresh_response_key"))
+    response_key = None if key_text is None else base64.decode(key_text)
+    if response_key is None:
         raise RefreshTokenError(RefreshTokenFailure.BAD_JSON)
-    return inner
+    return as_java_string(fields.get("refresh_token")) or "", response_key
 
 
 def decrypt_refresh_token(
@@ -258,16 +260,6 @@ def decrypt_refresh_token(
     if utf16_length(text) == WRAPPED_CHARS:
         text, key = unwrap_refresh_token(text, key_of)
     return decrypt_inner_token(text, key_of), key
-
-
-def _read_inner(payload: bytes) -> tuple[str, bytes] | None:
-    """Parse the JSON of a wrapper, or return None if it has no base64 key."""
-    fields = parse_object(payload) or {}
-    key_text = as_java_string(fields.get("refresh_response_key"))
-    response_key = None if key_text is None else base64.decode(key_text)
-    if response_key is None:
-        return None
-    return as_java_string(fields.get("refresh_token")) or "", response_key
 
 
 def _find(key_of: KeyLookup, key_id: int) -> Key:

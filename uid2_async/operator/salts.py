@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from uid2_async._private import RedactedRepr, Unpicklable
 from uid2_async.models import IdentityScope, IdentityType
-from uid2_async.operator.data import OperatorData, SaltKey, SaltSnapshot
+from uid2_async.operator.data import OperatorData, SaltKey, SaltRow, SaltSnapshot
 from uid2_async.protocol import base64
 from uid2_async.protocol.raw_uid import V4_FLAG, Environment, type_byte
 
@@ -117,10 +117,14 @@ class SaltBuckets:
             chosen = one
         return chosen
 
+    def _row(self, flh: bytes, now_ms: int) -> SaltRow:
+        """Return the bucket of a first-level hash."""
+        rows = self.snapshot(now_ms).rows
+        return rows[bucket_index(flh, len(rows))]
+
     def raw_uid(self, flh: bytes, identity_type: IdentityType, now_ms: int) -> str:
         """Compute the raw UID of a first-level hash, in base64."""
-        rows = self.snapshot(now_ms).rows
-        row = rows[bucket_index(flh, len(rows))]
+        row = self._row(flh, now_ms)
         found = self._make(flh, identity_type, row.salt, row.key)
         # A bucket without a salt or a key is rejected when the data is loaded.
         return base64.encode_text(found or b"")
@@ -133,14 +137,12 @@ class SaltBuckets:
         """
         if len(flh) < _CHOOSING_BYTES:
             return False
-        rows = self.snapshot(now_ms).rows
-        is_v4 = rows[bucket_index(flh, len(rows))].salt is None
+        is_v4 = self._row(flh, now_ms).salt is None
         return len(flh) >= _V4_FIRST_BYTE or not is_v4
 
     def bucket_id(self, flh: bytes, now_ms: int) -> str:
         """Return the ID of the bucket of a first-level hash."""
-        rows = self.snapshot(now_ms).rows
-        return self._bucket_id(rows[bucket_index(flh, len(rows))].id)
+        return self._bucket_id(self._row(flh, now_ms).id)
 
     def rotated_since(self, since_ms: int, now_ms: int) -> Iterator[tuple[str, int]]:
         """Yield the ID and rotation time in ms of buckets rotated since *since_ms*."""

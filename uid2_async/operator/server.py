@@ -17,7 +17,7 @@ from uid2_async._portal import Portal
 from uid2_async._private import Unpicklable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.models import Identity, as_identity, datetime_from_ms
-from uid2_async.operator.app import Runner, make_app
+from uid2_async.operator.app import make_runner
 from uid2_async.operator.console.console import Console, Guard
 from uid2_async.operator.data import Credentials, OperatorData
 from uid2_async.operator.indexes import DataIndex
@@ -70,17 +70,14 @@ class LocalOperator(Unpicklable):
         self._state = OperatorState(clock)
         if data is None:
             data = OperatorData.sample(base=datetime_from_ms(self._state.now_ms()))
-        self._data = data
         self._index = DataIndex(data)
         guard = Guard(host, allowed_hosts=allowed_hosts, token=control_token)
         self._console = (
-            Console(data, self._index, self._state, operator=self, guard=guard)
-            if console
-            else None
+            Console(self._index, self._state, guard=guard) if console else None
         )
         self._host = host
         self._port = port
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
         self._url: str | None = None
 
     # --- lifecycle --------------------------------------------------------------------
@@ -90,8 +87,11 @@ class LocalOperator(Unpicklable):
 
         Raises:
             OSError: If the address is in use.
+            RuntimeError: If the operator is already running.
         """
-        runner = Runner(make_app(self._index, self._state, self._console))
+        if self._runner is not None:
+            raise RuntimeError("The operator is already running.")
+        runner = make_runner(self._index, self._state, self._console)
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host, self._port).start()
@@ -118,12 +118,22 @@ class LocalOperator(Unpicklable):
         port: int = 0,
         clock: Callable[[], datetime] | None = None,
         console: bool = False,
+        allowed_hosts: Collection[str] = (),
+        control_token: str = "",
     ) -> Iterator[Self]:
         """Run an operator in a thread with its own event loop.
 
         This is a sync context manager. Arguments and errors are those of the class.
         """
-        operator = cls(data, host=host, port=port, clock=clock, console=console)
+        operator = cls(
+            data,
+            host=host,
+            port=port,
+            clock=clock,
+            console=console,
+            allowed_hosts=allowed_hosts,
+            control_token=control_token,
+        )
         with Portal("uid2-operator") as portal:
             portal.open(operator)
             yield operator
@@ -131,7 +141,7 @@ class LocalOperator(Unpicklable):
     def __repr__(self) -> str:
         """Return the scope and the URL."""
         where = "stopped" if self._url is None else self._url
-        return f"<LocalOperator {self._data.scope} {where}>"
+        return f"<LocalOperator {self.data.scope} {where}>"
 
     # --- what a client needs ----------------------------------------------------------
 
@@ -149,12 +159,12 @@ class LocalOperator(Unpicklable):
     @property
     def data(self) -> OperatorData:
         """The data that the operator was created with."""
-        return self._data
+        return self._index.data
 
     @property
     def credentials(self) -> Mapping[str, Credentials]:
         """API keys and secrets by role or name, such as ``publisher``."""
-        return self._data.credentials
+        return self.data.credentials
 
     @property
     def api_key(self) -> str:
@@ -201,11 +211,18 @@ class LocalOperator(Unpicklable):
             times: The number of requests to affect.
             path: Affect only requests to this path, such as ``/v3/identity/map``.
                 Defaults to all paths.
+
+        Raises:
+            InputError: If *times* is less than 1.
         """
         self._state.arm(fault, times=times, path=path)
 
     def advance(self, seconds: float) -> None:
-        """Move the operator's clock forward by *seconds*."""
+        """Move the operator's clock forward by *seconds*.
+
+        Raises:
+            InputError: If the clock would leave the years 1 to 9999.
+        """
         self._state.advance(seconds)
 
     @property
@@ -225,10 +242,11 @@ class LocalOperator(Unpicklable):
 
     def reset(self) -> None:
         """Undo opt-outs, opt-ins and clock changes, and clear the calls and faults."""
-        self._state.reset()
-        self._index.opt_outs.reset()
         if self._console is not None:
             self._console.reset()
+        else:
+            self._state.reset()
+            self._index.opt_outs.reset()
 
 
 def _url_of(host: str, port: int) -> str:

@@ -11,7 +11,11 @@ from threading import Lock
 import attrs
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.models import ms_from_datetime
+from uid2_async.errors import InputError
+from uid2_async.models import datetime_from_ms, ms_from_datetime
+from uid2_async.operator.http_messages import clean_path
+
+_STATUSES = range(200, 600)
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +53,23 @@ class Fault:
     clock_offset: float = 0.0
     date: bool = False
 
+    def __attrs_post_init__(self) -> None:
+        """Reject what cannot be sent.
+
+        Raises:
+            InputError: If *status* is not between 200 and 599, *cut_after* is negative,
+                or a header has a line end.
+        """
+        if self.status is not None and self.status not in _STATUSES:
+            raise InputError("The status of a fault must be between 200 and 599.")
+        if self.cut_after is not None and self.cut_after < 0:
+            raise InputError("cut_after must not be negative.")
+        texts = (*self.headers, *self.headers.values(), str(self.retry_after))
+        if any(mark in text for mark in "\r\n\0" for text in texts):
+            raise InputError("A header of a fault must not have line ends.")
+
+
+NO_FAULT = Fault()
 
 # The log of a long-running sandbox must not fill the memory.
 _CALLS_KEPT = 10_000
@@ -119,22 +140,35 @@ class OperatorState:
         return ms_from_datetime(self._clock()) + self._offset_ms
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward by *seconds*, or back if it is negative."""
+        """Move the clock forward by *seconds*, or back if it is negative.
+
+        Raises:
+            InputError: If the clock would leave the years 1 to 9999.
+        """
         with self._lock:
-            self._offset_ms += round(seconds * 1000)
+            try:
+                offset_ms = self._offset_ms + round(seconds * 1000)
+                datetime_from_ms(ms_from_datetime(self._clock()) + offset_ms)
+            except (OverflowError, ValueError):
+                raise InputError(
+                    "The operator's clock must stay between the years 1 and 9999."
+                ) from None
+            self._offset_ms = offset_ms
 
     @property
     def clock_offset_ms(self) -> int:
         """How far the clock has been moved forward, in ms."""
         return self._offset_ms
 
-    def reset_clock(self) -> None:
-        """Undo all changes of the clock."""
-        with self._lock:
-            self._offset_ms = 0
-
     def arm(self, fault: Fault, *, times: int, path: str | None) -> None:
-        """Inject *fault* into the next *times* calls, or only into those of *path*."""
+        """Inject *fault* into the next *times* calls, or only into those of *path*.
+
+        Raises:
+            InputError: If *times* is less than 1.
+        """
+        if times < 1:
+            raise InputError("A fault must be injected at least once.")
+        path = None if path is None else clean_path(path)
         with self._lock:
             self._ever_armed += 1
             number = self._ever_armed
@@ -165,13 +199,17 @@ class OperatorState:
         return None
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Count a request as in flight while the block runs."""
+    def answering(self) -> Iterator[int]:
+        """Count a request as in flight while the block runs.
+
+        Yield the number of resets so far, for :meth:`record`.
+        """
         with self._lock:
             self._in_flight += 1
             self._most_in_flight = max(self._most_in_flight, self._in_flight)
+            resets = self._resets
         try:
-            yield
+            yield resets
         finally:
             with self._lock:
                 self._in_flight -= 1
@@ -182,16 +220,11 @@ class OperatorState:
         with self._lock:
             return self._most_in_flight
 
-    @property
-    def resets(self) -> int:
-        """The number of resets so far."""
-        return self._resets
-
     def record(self, call: RecordedCall, *, resets: int) -> bool:
         """Add *call* to the log, and return whether it was added.
 
-        *resets* is the value of :attr:`resets` when the request arrived: a request that
-        was in flight during a reset is not recorded.
+        *resets* is what :meth:`answering` yielded: a request that was in flight during
+        a reset is not recorded.
         """
         with self._lock:
             if resets != self._resets:

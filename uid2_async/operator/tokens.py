@@ -6,7 +6,6 @@ See docs/protocol.md 2.0 to 2.3 and 2.9.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
 from typing import Any
 
 from uid2_async._private import RedactedRepr
@@ -46,13 +45,6 @@ from uid2_async.protocol.token_codec import AdvertisingToken, open_token
 _NO_ACTIVE_KEY = "No active encryption key available"
 
 
-class InputFault(Enum):
-    """What is wrong with the identity in a request."""
-
-    MISSING = "not exactly one identity"
-    INVALID = "an identity that does not normalize"
-
-
 class IdentityInput(RedactedRepr, frozen=True, kw_only=True):
     """The one identity of a request, as the operator reads it."""
 
@@ -61,21 +53,30 @@ class IdentityInput(RedactedRepr, frozen=True, kw_only=True):
 
 
 def read_identity_input(
-    index: DataIndex, payload: Mapping[str, Any] | None
-) -> IdentityInput | InputFault:
-    """Return the one identity of a request, or what is wrong with it.
+    index: DataIndex,
+    payload: Mapping[str, Any] | None,
+    *,
+    missing: RefusedError | None = None,
+    invalid: RefusedError | None = None,
+) -> IdentityInput:
+    """Return the one identity of a request.
 
     Operators without phone support ignore phones.
+
+    Raises:
+        RefusedError: *missing* if there is not exactly one identity, and *invalid* if
+            it does not normalize. By default, those of generate and validate.
     """
     kinds = KINDS if index.settings.enable_phone_support else KINDS[:2]
     fields = payload or {}
     present = [kind for kind in kinds if fields.get(kind) is not None]
     if len(present) != 1:
-        return InputFault.MISSING
+        phones = index.settings.enable_phone_support
+        raise missing or client_error(missing_message(phones=phones))
     kind = present[0]
     data = identity_bytes(kind, as_java_string(fields[kind]) or "")
     if data is None:
-        return InputFault.INVALID
+        raise invalid or client_error("Invalid Identifier")
     return IdentityInput(
         identity_type=IdentityType(kind.partition("_")[0]),
         flh=index.buckets.first_level_hash(data),
@@ -91,17 +92,6 @@ def missing_message(*, phones: bool) -> str:
     )
 
 
-def _one_identity(index: DataIndex, payload: Mapping[str, Any] | None) -> IdentityInput:
-    """Return the one identity, or raise the error of generate and validate."""
-    identity = read_identity_input(index, payload)
-    if isinstance(identity, IdentityInput):
-        return identity
-    if identity is InputFault.MISSING:
-        phones = index.settings.enable_phone_support
-        raise client_error(missing_message(phones=phones))
-    raise client_error("Invalid Identifier")
-
-
 def encode_status(status: str) -> bytes:
     """Encode a reply without a body, ``optout`` or ``insufficient_user_consent``."""
     return wire.encode({"status": status})
@@ -112,7 +102,7 @@ def encode_status(status: str) -> bytes:
 
 def generate(index: DataIndex, call: AuthorizedRequest) -> bytes:
     """Answer token/generate."""
-    identity = _one_identity(index, call.payload)
+    identity = read_identity_input(index, call.payload)
     if not _has_consent(index, call.payload or {}):
         return encode_status("insufficient_user_consent")
     return generate_for(
@@ -168,7 +158,7 @@ def _has_consent(index: DataIndex, fields: Mapping[str, Any]) -> bool:
 
 def validate(index: DataIndex, call: AuthorizedRequest) -> bytes:
     """Answer token/validate, regardless of expiry and opt-out."""
-    identity = _one_identity(index, call.payload)
+    identity = read_identity_input(index, call.payload)
     token = _decrypt_token(index, as_java_string((call.payload or {}).get("token")))
     key = index.keysets.key(token.site_key_id)
     owner = None if key is None else index.keysets.site_of(key)
@@ -198,10 +188,13 @@ def opt_out(index: DataIndex, call: AuthorizedRequest) -> bytes:
     A real operator forwards it to an opt-out service, and fails if it has none. The
     built-in service takes effect at once. Other services are not called.
     """
-    identity = read_identity_input(index, call.payload)
-    if isinstance(identity, InputFault):
-        shown = "null" if identity is InputFault.MISSING else "InputVal"
-        raise RefusedError(400, "invalid_token", f"Invalid Token presented {shown}")
+    message = "Invalid Token presented"
+    identity = read_identity_input(
+        index,
+        call.payload,
+        missing=RefusedError(400, "invalid_token", f"{message} null"),
+        invalid=RefusedError(400, "invalid_token", f"{message} InputVal"),
+    )
     if index.settings.optout_api_uri != EMBEDDED_OPT_OUT:
         raise text_error()
     raw_uid = index.buckets.raw_uid(identity.flh, identity.identity_type, call.now_ms)
@@ -264,14 +257,11 @@ def _decrypt_inner(index: DataIndex, text: str) -> RefreshToken:
     """Decrypt the inner token."""
     try:
         token = decrypt_inner_token(text, index.keysets.key)
-    except RefreshTokenError as error:
-        malformed = error.reason.malformed
-    else:
         if token.scope is index.scope:
             return token
-        malformed = True
-    if not malformed:
-        raise unknown_error("Unknown error while refreshing token v2")
+    except RefreshTokenError as error:
+        if not error.reason.malformed:
+            raise unknown_error("Unknown error while refreshing token v2") from None
     raise _invalid_token()
 
 

@@ -174,6 +174,8 @@ def test_time_goes_forward_and_back_to_now(desk: Any) -> None:
         ("opt-out", {"out": True, "identity": "nobody"}, "The email is not valid."),
         ("opt-out", {"out": True}, "The email is not valid."),
         ("opt-out", {"out": True, "hash": "x"}, "A hash can only be opted in"),
+        ("opt-out", {"out": False, "hash": "eA=="}, "Nobody with this hash"),
+        ("opt-out", {"out": False, "hash": "%"}, "Nobody with this hash"),
         ("opt-out", {"out": "yes"}, "The command is not valid at out."),
         ("opt-out", {"out": True, "identity": "x" * 1_001}, "valid at identity."),
         ("opt-out", {"out": True, "kind": "x@example.com"}, "valid at kind."),

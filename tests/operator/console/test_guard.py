@@ -162,10 +162,16 @@ def test_orders_from_the_page_itself_are_obeyed(watched: Any) -> None:
     assert not is_untouched(watched)
 
 
-@pytest.mark.parametrize("path", ["/", "/_console/updates/0", "/_console/nothing"])
-def test_every_answer_is_locked_down(desk: Any, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [
+        *(("/", 0), ("/_console/updates/0", 0), ("/_console/nothing", 0)),
+        ("/_console/clear", 1_048_577),
+    ],
+)
+def test_every_answer_is_locked_down(desk: Any, path: str, size: int) -> None:
     """A strict policy, no framing, no sniffing, no cache, no sharing."""
-    headers = desk.send("GET", path, Origin="https://evil.example").headers
+    headers = desk.send("GET", path, bytes(size), Origin="https://evil.example").headers
 
     policy = headers["content-security-policy"].split("; ")
     assert policy[:2] == ["default-src 'none'", "script-src 'self'"]

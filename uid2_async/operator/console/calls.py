@@ -189,7 +189,7 @@ def decrypt_call(exchange: Exchange, index: DataIndex) -> DecryptedCall:
 def _decrypt_envelope(exchange: Exchange, index: DataIndex) -> DecryptedCall:
     """Decrypt an envelope, trying the client secrets of all API keys."""
     client = exchange.client
-    others = (one for one in index.clients if one is not client)
+    others = (one for one in index.data.clients if one is not client)
     secret = None if client is None else client.secret
     for one in (*([] if client is None else [client]), *others):
         for data in _envelope_candidates(exchange):

@@ -14,7 +14,7 @@ from collections import ChainMap
 from collections.abc import Collection, Mapping
 from importlib.resources import files
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import attrs
@@ -26,14 +26,10 @@ from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash, as_i
 from uid2_async.operator.console import views
 from uid2_async.operator.console.calls import Exchange, ExchangeLog, check_key
 from uid2_async.operator.console.views import inspection_view
-from uid2_async.operator.data import OperatorData
-from uid2_async.operator.http_messages import JSON, HttpReply, HttpRequest
+from uid2_async.operator.http_messages import JSON, TOO_LONG, HttpReply, HttpRequest
 from uid2_async.operator.indexes import DataIndex
 from uid2_async.operator.state import Fault, OperatorState, RecordedCall
 from uid2_async.protocol import base64
-
-if TYPE_CHECKING:
-    from uid2_async.operator.server import LocalOperator
 
 SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-store",
@@ -169,16 +165,17 @@ class SetOptOut(_Command, frozen=True):
                 raise InputError("A hash can only be opted in, without an identity.")
             flh = base64.decode(self.hash) or b""
             who = console.names.get(flh, "This person")
-            console.index.opt_outs.remove(flh)
+            if not console.index.opt_outs.remove(flh):
+                raise InputError("Nobody with this hash has opted out.")
             console.names.maps[0].pop(flh, None)
             return f"{who} is opted in."
         identity = self._identity()
         flh = console.index.first_level_hash(identity)
         if self.out:
-            console.operator.opt_out(identity)
+            console.index.opt_out(identity, console.state.now_ms())
             console.names[flh] = identity.value
         else:
-            console.operator.opt_in(identity)
+            console.index.opt_outs.remove(flh)
             console.names.maps[0].pop(flh, None)
         is_out = console.index.opt_outs.is_out(flh, identity.identity_type)
         state = "opted out" if is_out else "opted in"
@@ -214,7 +211,7 @@ class ArmFault(_Command, frozen=True):
         fault = Fault(**fields)
         if fault == Fault():
             raise InputError("This fault does nothing.")
-        console.operator.fail_next(fault, times, path=path)
+        console.state.arm(fault, times=times, path=path)
         return "Armed."
 
 
@@ -240,12 +237,12 @@ class SetClock(_Command, frozen=True):
     def run(self, console: Console) -> str:
         """Move the clock, but not to a time without keys."""
         if self.seconds is None:
-            console.state.reset_clock()
+            console.state.advance(-console.state.clock_offset_ms / 1000)
             return "Back to now."
         ahead_ms = console.state.clock_offset_ms + self.seconds * 1000
         if abs(ahead_ms) > _MAX_CLOCK_OFFSET * 1000:
             raise InputError("The clock can be off by ten years at most.")
-        console.operator.advance(self.seconds)
+        console.state.advance(self.seconds)
         return "The clock is set."
 
 
@@ -265,7 +262,7 @@ class ResetOperator(_Command, frozen=True):
 
     def run(self, console: Console) -> str:
         """Reset the operator."""
-        console.operator.reset()
+        console.reset()
         return "The sandbox is back in its initial state."
 
 
@@ -322,26 +319,16 @@ class Console:
             the initial opt-outs, by first-level hash.
     """
 
-    def __init__(
-        self,
-        data: OperatorData,
-        index: DataIndex,
-        state: OperatorState,
-        *,
-        operator: LocalOperator,
-        guard: Guard,
-    ) -> None:
-        """Control *operator* by its methods, for requests that *guard* accepts."""
-        self.operator: LocalOperator = operator
+    def __init__(self, index: DataIndex, state: OperatorState, *, guard: Guard) -> None:
+        """Control an operator by its data and state, if *guard* accepts the request."""
         self.index: DataIndex = index
         self.state: OperatorState = state
         self.exchanges: ExchangeLog = ExchangeLog()
-        self._data = data
         self._guard = guard
         # Distinguishes this operator from the next one at the same port.
         self._run = index.random(8).hex()
         initial: dict[bytes, str] = {}
-        for record in data.opt_outs:
+        for record in index.data.opt_outs:
             text = record.email if record.email is not None else record.phone or ""
             one = Email(text) if record.email is not None else Phone(text)
             initial[index.first_level_hash(one)] = text
@@ -380,17 +367,22 @@ class Console:
         self.exchanges.add(exchange)
 
     def reset(self) -> None:
-        """Remove the calls and the typed names."""
+        """Reset the operator, and remove the calls and the typed names."""
+        self.state.reset()
+        self.index.opt_outs.reset()
         self.exchanges.clear()
         self.names.maps[0].clear()
 
-    def answer(self, request: HttpRequest) -> HttpReply:
-        """Answer a request for the console."""
+    def answer(self, request: HttpRequest, body: bytes | None) -> HttpReply:
+        """Answer a request for the console. A *body* of None was too long."""
         why = self._guard.refusal(request, page=request.path == "/")
-        reply = self._route(request) if why is None else _error(403, why)
+        if why is not None:
+            reply = _error(403, why)
+        else:
+            reply = TOO_LONG if body is None else self._route(request, body)
         return attrs.evolve(reply, headers={**SECURITY_HEADERS, **reply.headers})
 
-    def _route(self, request: HttpRequest) -> HttpReply:
+    def _route(self, request: HttpRequest, body: bytes) -> HttpReply:
         """Dispatch a request to a command, a file or a view."""
         name = request.path.removeprefix(f"{_PREFIX}/")
         allowed = "POST" if name in _COMMANDS else "GET"
@@ -398,11 +390,11 @@ class Console:
             reply = _error(405, f"Use {allowed}.")
             return attrs.evolve(reply, headers={"Allow": allowed})
         if name in _COMMANDS:
-            return self._run_command(name, request.body)
+            return self._run_command(name, body)
         if request.path in _FILES:
             file, kind = _FILES[request.path]
-            body = (_PAGE / file).read_bytes()
-            return HttpReply(status=200, content_type=kind, body=body)
+            content = (_PAGE / file).read_bytes()
+            return HttpReply(status=200, content_type=kind, body=content)
         return self._show(name, request.headers.get("Host", ""))
 
     def _run_command(self, name: str, body: bytes) -> HttpReply:
@@ -416,7 +408,7 @@ class Console:
     def _show(self, name: str, host: str) -> HttpReply:
         """Return the view *name*, which may end with a number."""
         if name == "operator":
-            return _json(views.operator_view(self._data, f"http://{host}"))
+            return _json(views.operator_view(self.index, f"http://{host}"))
         what, _, number = name.partition("/")
         if _NUMBER.fullmatch(number):
             if what == "updates":

@@ -33,15 +33,9 @@ def _count(number: float, name: str) -> str:
 
 def format_fault(fault: Fault) -> str:
     """Describe what a fault does."""
-    words = [text for text in _fault_parts(fault) if text]
-    return ", ".join(words) or "nothing"
-
-
-def _fault_parts(fault: Fault) -> tuple[str, ...]:
-    """Describe each part of a fault; empty for those that are off."""
     clock = fault.clock_offset
     where = "ahead" if clock > 0 else "behind"
-    return (
+    words = (
         "" if fault.status is None else f"HTTP {fault.status}",
         "" if fault.retry_after is None else f"Retry-After {fault.retry_after}",
         "no answer" if fault.drop else "",
@@ -54,6 +48,7 @@ def _fault_parts(fault: Fault) -> tuple[str, ...]:
         "another nonce" if fault.wrong_nonce else "",
         "another key" if fault.wrong_key else "",
     )
+    return ", ".join(filter(None, words)) or "nothing"
 
 
 def explain(

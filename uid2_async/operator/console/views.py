@@ -113,8 +113,9 @@ def armed_view(armed: ArmedFault) -> dict[str, Any]:
     }
 
 
-def operator_view(data: OperatorData, url: str) -> dict[str, Any]:
+def operator_view(index: DataIndex, url: str) -> dict[str, Any]:
     """Return what does not change while the operator runs."""
+    data = index.data
     built_in = OperatorData.sample(scope=data.scope)
     same = data.credentials == built_in.credentials
     return {
@@ -136,36 +137,28 @@ def operator_view(data: OperatorData, url: str) -> dict[str, Any]:
             }
             for name, one in data.credentials.items()
         ],
-        "subscriptions": _subscriptions(data),
+        "subscriptions": [
+            {
+                "subscription_id": pair.subscription_id,
+                "public_key": pair.public_key,
+                "domains": list(index.site(pair.site_id).domain_names),
+            }
+            for pair in data.keypairs
+            if not pair.disabled
+        ],
         "test_identities": [
-            [_both_types(OPTED_OUT), "always opted out"],
-            [_both_types(OPTED_OUT_ON_REFRESH), "opted out on refresh, only there"],
-            [_both_types(NEVER_OPTED_OUT), "never opted out"],
+            [[identities[kind] for kind in IdentityType], meaning]
+            for identities, meaning in _TEST_IDENTITIES
         ],
         "paths": list(PATHS),
     }
 
 
-def _subscriptions(data: OperatorData) -> list[dict[str, Any]]:
-    """Show the subscriptions of client-side generation."""
-    sites = {site.id: site for site in data.sites}
-    return [
-        {
-            "subscription_id": pair.subscription_id,
-            "public_key": pair.public_key,
-            "domains": list(sites[pair.site_id].domain_names)
-            if pair.site_id in sites
-            else [],
-        }
-        for pair in data.keypairs
-        if not pair.disabled
-    ]
-
-
-def _both_types(identities: dict[IdentityType, str]) -> list[str]:
-    """Return the email address and the phone number of a test identity."""
-    return [identities[kind] for kind in IdentityType]
-
+_TEST_IDENTITIES: Final = (
+    (OPTED_OUT, "always opted out"),
+    (OPTED_OUT_ON_REFRESH, "opted out on refresh, only there"),
+    (NEVER_OPTED_OUT, "never opted out"),
+)
 
 _Reader: TypeAlias = Callable[[DataIndex, str, int], dict[str, Any]]
 
