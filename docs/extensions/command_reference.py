@@ -57,7 +57,8 @@ def _describe(command: Any, context: Any) -> Iterator[str]:
         yield f":::{{option}} {name}\n{_paragraph(text)}:::\n"
     if command.epilog:
         yield _paragraph(command.epilog)
-    for name, below in getattr(command, "commands", {}).items():
+    for name in getattr(command, "commands", ()):
+        below = command.get_command(context, name)
         inner = typer.Context(below, info_name=name, parent=context)
         yield from _describe(below, inner)
 

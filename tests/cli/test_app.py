@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,3 +169,62 @@ def test_the_log_stays_silent(uid2: Uid2) -> None:
 
     handlers = logging.getLogger("uid2_async").handlers
     assert any(isinstance(one, logging.NullHandler) for one in handlers)
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (["map", "", "out.csv"], "IN"),
+        (["map", "in.csv", ""], "OUT"),
+        (["map", "in.csv", "out.csv", "--state", ""], "--state"),
+        (["map", "in.csv", "out.csv", "--key", "a", "--key="], "--key"),
+        (["hash", "in.csv", "out.csv", "--column", ""], "--column"),
+        (["refresh", ""], "STATE"),
+        (["state", "export", "people.db", ""], "OUT"),
+        (["token", "refresh", ""], "FILE"),
+        (["keys", "--save", ""], "--save"),
+        (["sandbox", "--data", ""], "--data"),
+        (["sandbox", "--host", ""], "--host"),
+    ],
+)
+def test_no_path_or_name_is_empty(uid2: Uid2, line: list[str], name: str) -> None:
+    """A shell makes it of an unset variable, and Python makes this folder of it."""
+    result = uid2(*line)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Invalid value for '{name}': it is empty." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["refresh", "nowhere.db"], "There is no state nowhere.db."),
+        (["refresh", "in.csv"], "in.csv is not a state."),
+        (["refresh", "/dev/stdin"], "/dev/stdin is not a state."),
+        (["optout-status", "in.csv"], "A file of raw UIDs needs OUT."),
+        (["state", "show", "in.csv"], "in.csv is not a state."),
+        (["map", "in.csv", "out.csv", "--state", "/"], "/ is not a file."),
+        (["map", "in.csv", "out.csv", "--recheck-after", "x"], "--recheck-after is"),
+        (["map", "in.csv", "out.csv", "--concurrency", str(10**20)], "--concurrency"),
+        (["keys", "--save", "."], ". cannot be written"),
+        (["keys", "--save", "nowhere/keys"], "nowhere/keys cannot be written"),
+        (["keys", "--keys-file", "."], ". cannot be read: Is a directory."),
+        (["estimate", "in.csv", "--column", "mail", "--latency", "inf"], "--latency"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_it_starts(
+    uid2: Uid2,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    line: list[str],
+    words: str,
+) -> None:
+    """Wrong usage ends with 2 and a reason, and no file appears."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("mail\njane@example.com\n")
+    local = line[0] in ("estimate", "state") or "--keys-file" in line
+    result = uid2(*line, *([] if local else ["--sandbox"]))
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+    assert [one.name for one in tmp_path.iterdir()] == ["in.csv"]

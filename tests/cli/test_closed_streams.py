@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +75,66 @@ def test_a_lost_report_of_data(source: Path) -> None:
     """Data on stdout are whole although nobody reads stderr."""
     assert run(source, "-", ">data.csv") == 0
     assert (source.parent / "data.csv").read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize("line", [["--help"], ["map", "--help"], ["--version"]])
+def test_help_that_cannot_be_printed(line: list[str]) -> None:
+    """It is a failure of one line, as with every other output."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(  # noqa: S603 - the interpreter that runs this
+            [sys.executable, "-m", "uid2_async", *line],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (1, b"uid2: No space left on device.\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "width", "env", "seen", "unseen"),
+    [
+        # Nothing at all, not even an escape sequence.
+        (["--quiet"], 80, {}, b"", b"\x1b"),
+        ([], 80, {"NO_COLOR": "1"}, b"100% 2 rows", b"\x1b[36m"),
+        ([], 80, {}, b"user@example.com", b"First rows  \r\n\r\n"),
+        ([], 5, {}, b"\x1b", b"Traceback"),
+    ],
+)
+def test_a_real_terminal(
+    source: Path,
+    options: list[str],
+    width: int,
+    env: dict[str, str],
+    seen: bytes,
+    unseen: bytes,
+) -> None:
+    """A terminal of any width shows a bar, a summary and first rows, unless quiet."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    command = ["map", source.name, "out.csv", "--sandbox", "--email", "mail", *options]
+    with subprocess.Popen(  # noqa: S603 - the interpreter that runs this
+        [sys.executable, "-m", "uid2_async", *command],
+        cwd=source.parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    ) as running:
+        os.close(theirs)
+        screen = b"".join(iter(lambda: read_terminal(ours), b""))
+        printed, _ = running.communicate(timeout=60)
+    os.close(ours)
+
+    assert (running.returncode, printed) == (0, b"")
+    assert seen in screen
+    assert unseen not in screen
+    assert bool(screen) is ("--quiet" not in options)
+
+
+def read_terminal(descriptor: int) -> bytes:
+    """Read what a program printed; nothing once the program has ended."""
+    try:
+        return os.read(descriptor, 65_536)
+    except OSError:  # Linux
+        return b""

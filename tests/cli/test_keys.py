@@ -129,11 +129,11 @@ def test_sandbox(uid2: Uid2) -> None:
 
 
 def test_no_place_to_save(uid2: Uid2, env: dict[str, str], tmp_path: Path) -> None:
-    """A file that cannot be written is a failure of one line."""
+    """A file that cannot be written is refused before keys are fetched."""
     result = uid2("keys", "--save", str(tmp_path / "no" / "ring"), env=env)
 
-    assert result.exit_code == 1
-    assert "No such file or directory" in result.stderr
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "its folder does not exist" in result.stderr
 
 
 def test_help(uid2: Uid2) -> None:

@@ -22,7 +22,7 @@ from uid2_async import IdentityScope, errors
 from uid2_async._private import http_logger, logger
 from uid2_async.cli.app import app
 from uid2_async.cli.output import Failure, dump_json, print_error, print_lines
-from uid2_async.cli.report import render, write_section
+from uid2_async.cli.state import render, write_section
 from uid2_async.testing import OperatorThread
 
 STEERING = "a\x1b[2J\x9b\x7f\nforged\u2028\u202e\udce9b"
@@ -42,8 +42,8 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, An
     if below is None:
         yield " ".join(path), command
         return
-    for name, one in below.items():
-        yield from commands(one, (*path, name))
+    for name in below:
+        yield from commands(command.get_command(None, name), (*path, name))
 
 
 COMMANDS = dict(commands(typer.main.get_command(app)))

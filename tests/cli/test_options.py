@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from uid2_async.bulk import FileFormatOptions, MapOptions
 from uid2_async.cli.app import app as uid2_app
-from uid2_async.cli.options import FORMATS, FormatOptions, with_shared_options
+from uid2_async.cli.options import FORMATS, with_shared_options
 
 
 @attrs.frozen(kw_only=True)
@@ -22,7 +22,7 @@ class Drinks:
     milk: Annotated[bool, typer.Option("--milk")] = False
 
 
-@with_shared_options
+@with_shared_options()
 def order(
     name: Annotated[str, typer.Argument()],
     *,
@@ -69,8 +69,8 @@ def test_a_table() -> None:
     app = typer.Typer(rich_markup_mode=None)
 
     @app.command()
-    @with_shared_options
-    def show(formats: FormatOptions) -> None:
+    @with_shared_options(FileFormatOptions, FORMATS)
+    def show(**formats: Any) -> None:
         assert list(formats) == list(FORMATS)
         typer.echo(FileFormatOptions(**formats))
 
@@ -86,7 +86,7 @@ def test_a_table() -> None:
 def test_no_job_option_is_forgotten() -> None:
     """Each option of a job is an option of uid2 map, or is listed here."""
     command: Any = typer.main.get_command(uid2_app)
-    options = {one.name for one in command.commands["map"].params}
+    options = {one.name for one in command.get_command(None, "map").params}
     fields = {one.name for one in attrs.fields(MapOptions)}
 
     # The identifiers have an option for each type; --refresh-from decides about iso.

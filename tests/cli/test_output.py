@@ -115,7 +115,7 @@ def test_every_hint_of_bulk_works_in_code_and_as_a_command() -> None:
     }
     hints = {one for one in texts if re.search(r"(?<![`:])`\w+(=[^`]+)?`(?!`)", one)}
     root: Any = get_command(app)
-    commands = [root, *root.commands.values()]
+    commands = [root, *(root.get_command(None, one) for one in root.commands)]
     commands += [
         two for one in commands for two in getattr(one, "commands", {}).values()
     ]
@@ -126,3 +126,15 @@ def test_every_hint_of_bulk_works_in_code_and_as_a_command() -> None:
     for hint in hints:
         shown = Failure.of(errors.InputError("It broke.", hint=hint)).hint
         assert set(re.findall(r"--[a-z-]+", shown)) <= options, hint
+
+
+def test_a_hint_names_only_options_of_the_command() -> None:
+    """A sentence about an option that the command lacks is left out."""
+    error = errors.InputError(
+        "It broke.", hint="Wait. Then run it again (`restart=True`)."
+    )
+
+    assert (
+        Failure.of(error, {"--restart"}).hint == "Wait. Then run it again (--restart)."
+    )
+    assert Failure.of(error, {"--force"}).hint == "Wait."

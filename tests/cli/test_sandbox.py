@@ -292,3 +292,19 @@ async def test_the_control_api_of_another_container(
     assert [one["status"] for one in entries] == [503, 200]
     assert {"time", "method", "path", "status", "ms"} == set(entries[0])
     assert "t0ken" not in log
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--allow-host", "a b", "a b is not a host name."),
+        ("--allow-host", "x" * 300, "is not a host name."),
+        ("--host", "x" * 64, "is not a host name."),
+    ],
+)
+def test_hosts_that_cannot_be(uid2: Uid2, option: str, value: str, words: str) -> None:
+    """A URL that nobody can use is not printed."""
+    result = uid2("sandbox", option, value)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr

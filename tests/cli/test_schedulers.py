@@ -404,7 +404,8 @@ def test_whether_a_retry_resumes(
     begun: bool, saved: bool, error: Failure | None, resumes: bool
 ) -> None:
     """It does if the job had begun and left something; a refused one never does."""
-    display = JobDisplay(command="map", options=OutputOptions(), is_saved=lambda: saved)
+    paths = {"IN": "in.csv", "OUT": "-", "--state": "people.db" if saved else None}
+    display = JobDisplay(command="map", options=OutputOptions(), paths=paths)
     if begun:
         display.on_progress(progress())
 

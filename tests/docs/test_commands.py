@@ -53,12 +53,13 @@ def spans_of(page: Path, start: str) -> list[str]:
 
 
 def command_of(words: list[str]) -> Any:
-    """Find the command that *words* name; KeyError if there is none."""
+    """Find the command that *words* name."""
     command: Any = get_command(app)
     for word in words[1:]:
         if word.startswith("-") or not hasattr(command, "commands"):
             break
-        command = command.commands[word]
+        command = command.get_command(None, word)
+        assert command is not None, word
     return command
 
 
@@ -157,7 +158,7 @@ def test_every_command_is_in_the_reference(site: Path) -> None:
     def check(command: Any, path: str) -> None:
         for option in options_of(command):
             assert f"{path}.{option}" in entries
-        for name, below in getattr(command, "commands", {}).items():
-            check(below, f"{path}-{name}")
+        for name in getattr(command, "commands", ()):
+            check(command.get_command(None, name), f"{path}-{name}")
 
     check(get_command(app), "uid2")

@@ -37,8 +37,8 @@ option = Option(help="This is a help text.")
 def commands(command: Any, path: str = "uid2") -> Iterator[tuple[str, Any]]:
     """List a command, and those below it."""
     yield path, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from commands(below, f"{path} {name}")
+    for name in getattr(command, "commands", ()):
+        yield from commands(command.get_command(None, name), f"{path} {name}")
 
 
 COMMANDS = dict(commands(get_command(app)))

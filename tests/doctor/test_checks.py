@@ -29,6 +29,8 @@ from uid2_async.doctor.network import (
     explain_no_tls,
 )
 from uid2_async.doctor.operator import (
+    CallOutcome,
+    ProbeEndpoint,
     check_api_key,
     check_client_secret,
     check_clock,
@@ -36,7 +38,6 @@ from uid2_async.doctor.operator import (
     check_roles,
     check_test_identities,
 )
-from uid2_async.doctor.probe import CallOutcome, ProbeEndpoint
 from uid2_async.models import IdentityMap, MapRow, OptedOut
 from uid2_async.protocol.keyring import Key
 from uid2_async.tls import CertificateFault, CertificateProblem

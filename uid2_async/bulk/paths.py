@@ -447,6 +447,8 @@ def resolve(path: Path) -> Path:
 
 def state_paths(path: Path) -> list[Path]:
     """List the files of a state: SQLite's companion files, staging and lock."""
+    if not path.name:
+        raise InputError(f"{path} is not a file.", hint="Name a file for the state.")
     databases = (path, path.with_name(f"{path.name}-staging"))
     suffixes = ("", "-wal", "-shm", "-journal", ".lock")
     return [one.with_name(one.name + end) for one in databases for end in suffixes]

@@ -159,9 +159,9 @@ def check_folder(path: Path, allow_shared: bool = False) -> None:  # noqa: FBT00
     if not allow_shared and _others_can_write(status):
         raise JobError(
             f"{refusal}: other users can replace files in it.",
-            hint="Run chmod go-w on it, set its sticky bit, use another folder, or "
-            "allow shared folders (`shared_folders=True`) if all users of this machine "
-            "are trusted.",
+            hint="Run chmod go-w on it, set its sticky bit, or use another folder. If "
+            "all users of this machine are trusted, allow shared folders "
+            "(`shared_folders=True`).",
         )
 
 

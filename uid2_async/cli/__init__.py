@@ -2,7 +2,7 @@
 
 - ``app``: the command tree. ``options``: the options that commands share.
 - ``map`` has the file jobs, ``job`` runs them, and ``job_report`` shows their output.
-- ``rows``, ``state``, ``report``, ``token``, ``keys``, ``doctor`` and
+- ``rows``, ``state``, ``token``, ``keys``, ``doctor`` and
   ``sandbox`` have the other commands.
 - ``connection``: the operator to call. ``values``: values from arguments, files and
   stdin. ``output``: messages and failures. ``exit_codes``: for schedulers.

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from itertools import islice
@@ -26,7 +26,7 @@ from uid2_async.cli.output import (
     Failure,
     LogFormat,
     LogLevel,
-    discard,
+    discard_unwritten,
     mask,
     on_failure,
     print_json,
@@ -84,31 +84,6 @@ _COMMANDS: Final = {
 }
 
 
-class _Commands(Mapping[str, Any]):
-    """The commands by name, each created on first access."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._made:
-            module, _, attribute = _COMMANDS[name][0].partition(":")
-            found = getattr(import_module(f"uid2_async.cli.{module}"), attribute)
-            if not isinstance(found, typer.Typer):
-                single = typer.Typer(add_completion=False, rich_markup_mode=None)
-                single.command(name, cls=getattr(found, "command_class", None))(found)
-                found = single
-            command = self._made[name] = typer.main.get_command(found)
-            command.name = name
-        return self._made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_COMMANDS)
-
-    def __len__(self) -> int:
-        return len(_COMMANDS)
-
-
 # --- the root -------------------------------------------------------------------------
 
 _SECRET_OPTION: Final = re.compile(
@@ -130,7 +105,34 @@ _API_KEY: Final = re.compile(r"(^|=)\s*E?UID2?-C-", re.IGNORECASE)
 
 
 class CommandGroup(TyperGroup):
-    """Prints every failure as one line and a hint, and never repeats a secret."""
+    """The commands of the table, each loaded on first use.
+
+    Prints every failure as one line and a hint, and never repeats a secret.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        """Pass the settings to typer, and add the names of the commands."""
+        super().__init__(**settings)
+        self.commands: dict[str, Any] = {**dict.fromkeys(_COMMANDS), **self.commands}
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, or None if there is none of that name."""
+        if cmd_name in _COMMANDS and self.commands[cmd_name] is None:
+            module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+            found = getattr(import_module(f"uid2_async.cli.{module}"), attribute)
+            if not isinstance(found, typer.Typer):
+                single = typer.Typer(add_completion=False, rich_markup_mode=None)
+                single.command(cls=getattr(found, "command_class", None))(found)
+                found = single
+            command = self.commands[cmd_name] = typer.main.get_command(found)
+            command.name = cmd_name
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands without loading them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run the command line *args* and exit.
@@ -149,10 +151,15 @@ class CommandGroup(TyperGroup):
             warnings.showwarning = _show_warning
             try:
                 code = super().main(_globals_first(arguments), *rest, **extra)
-            except Exception as error:
-                if not _is_usage_error(error):
-                    raise
-                code = _report(_usage_failure(error, arguments))
+            except Exception as error:  # noqa: BLE001 - every failure is reported
+                # Help is printed while the command line is parsed.
+                discard_unwritten(error)
+                failure = (
+                    _usage_failure(error, arguments)
+                    if _is_usage_error(error)
+                    else Failure.of(error)
+                )
+                code = _report(failure)
             finally:
                 LOG.configure(None, LogFormat.TEXT)
         sys.exit(code or ExitCode.OK)
@@ -169,34 +176,26 @@ class CommandGroup(TyperGroup):
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             if _is_usage_error(error):
                 raise
-            if isinstance(error, OSError):
-                discard(sys.stdout)
-            code = _report(Failure.of(error))
+            discard_unwritten(error)
+            command = self.get_command(ctx, ctx.invoked_subcommand)
+            code = _report(Failure.of(error, _options_of(command)))
         else:
             return result
         raise typer.Exit(code)
 
 
-class CommandTree(CommandGroup):
-    """The commands of the table."""
-
-    def __init__(self, **settings: Any) -> None:
-        """Pass the settings to typer, and add the commands."""
-        super().__init__(**settings)
-        self.commands: Any = _Commands()  # only read
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """List the commands without loading them."""
-        del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+def _options_of(command: Any) -> set[str]:
+    """Return the options of a command and of the commands below it."""
+    below = getattr(command, "commands", {}).values()
+    parameters = [
+        one for each in (command, *below) for one in getattr(each, "params", ())
+    ]
+    return {name for one in parameters for name in one.opts}
 
 
 def _report(failure: Failure) -> ExitCode:
     """Report a failure through the running command, and return the exit code."""
-    report = on_failure.get()
-    assert report is not None  # noqa: S101 - by main
-    report(failure)
+    on_failure.get()(failure)
     return failure.exit_code
 
 
@@ -269,7 +268,7 @@ def _open_standard_streams() -> None:
 
 
 app: typer.Typer = typer.Typer(
-    cls=CommandTree,
+    cls=CommandGroup,
     help="UID2 and EUID from the command line. Environment variables set the operator: "
     "UID2_BASE_URL (or UID2_ENV=integ|prod), UID2_API_KEY and UID2_SECRET_KEY; EUID_* "
     "for EUID. Each can end in _FILE and name a file.",

@@ -35,7 +35,7 @@ class NeededRole(StrEnum):
     OPTOUT = "optout"
 
 
-@with_shared_options
+@with_shared_options()
 def explain(
     *,
     need: Annotated[

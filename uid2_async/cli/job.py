@@ -43,17 +43,6 @@ _METRICS: Final = {
     "exit_code": "Exit code of the last run.",
     "end_time_seconds": "When the last run ended, in Unix time.",
 }
-_NOT_COUNTS: Final = ("seconds", "outputs", "complete")
-
-
-def counts_of(summary: JobSummary) -> dict[str, Any]:
-    """Return the counts of a job, in the order of its fields."""
-    fields = attrs.asdict(summary).items()
-    return {
-        name: count
-        for name, count in fields
-        if name not in _NOT_COUNTS and count is not None
-    }
 
 
 @attrs.define(eq=False)
@@ -64,7 +53,7 @@ class JobDisplay:
         command: The name of the command.
         options: What to show, and how.
         paths: The files of the job by role. The metrics file must not be one of them.
-        is_saved: Returns whether the same command would resume the job.
+        job_dir: The folder of the job, if it is not next to its output.
         now, sleep, clock: The monotonic clock, how to wait, and the Unix time.
         update_bar: Shows the progress in a bar, if there is one.
         requests: Requests sent, retries included.
@@ -73,7 +62,7 @@ class JobDisplay:
     command: str
     options: OutputOptions
     paths: Mapping[str, str | Path | None] = attrs.field(factory=dict)
-    is_saved: Callable[[], bool] = lambda: False
+    job_dir: str | None = None
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.time
@@ -196,13 +185,9 @@ class JobDisplay:
         self, summary: JobSummary, code: ExitCode, failure: Failure | None = None
     ) -> None:
         """Report a job that returned; *failure* says why it stopped early."""
-        fields = {
-            **counts_of(summary),
-            "seconds": round(summary.seconds, 3),
-            "outputs": [str(path) for path in summary.outputs],
-            "complete": summary.complete,
-        }
-        self._report(fields, code, failure)
+        fields = attrs.asdict(summary, filter=lambda _, value: value is not None)
+        seconds, outputs = round(summary.seconds, 3), list(map(str, summary.outputs))
+        self._report({**fields, "seconds": seconds, "outputs": outputs}, code, failure)
 
     def failed(self, failure: Failure) -> None:
         """Report a job that raised."""
@@ -219,8 +204,15 @@ class JobDisplay:
         """
         if failure is None or failure.exit_code is ExitCode.USAGE:
             return False
-        has_begun = self._last is not None or self.requests > 0
-        return has_begun and self.is_saved()
+        if self._last is None and not self.requests:
+            return False
+        target = self.paths.get("OUT")
+        if target is None or self.paths.get("--state") is not None:
+            return True  # a state keeps every answer
+        if STDIO in (self.paths["IN"], target):
+            return False
+        folder = Path(self.job_dir) if self.job_dir else job_folder_for(str(target))
+        return JobFolder.is_unfinished(folder)
 
     def _report(
         self, fields: Mapping[str, Any], code: ExitCode, failure: Failure | None
@@ -382,18 +374,3 @@ def _exit_code(
         )
         return ExitCode.INCOMPLETE
     return check(summary)
-
-
-def is_saved(
-    source: str, target: str, state: str | Path | None, folder: str | None
-) -> bool:
-    """Return whether the same command would find what this run has done.
-
-    A state keeps every answer. Otherwise, the folder of the job does, which is by
-    default next to the output.
-    """
-    if state is not None:
-        return True
-    if STDIO in (source, target):
-        return False
-    return JobFolder.is_unfinished(Path(folder) if folder else job_folder_for(target))

@@ -29,7 +29,6 @@ from uid2_async._private import printable
 from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.options import FileProgress, JobSummary
 from uid2_async.bulk.paths import FileFormatOptions, FilePair
-from uid2_async.cli.job import counts_of
 from uid2_async.cli.output import ReportStream
 
 _HEAD_ROWS: Final = 8
@@ -131,8 +130,9 @@ def print_summary(console: Console, summary: JobSummary) -> None:
     table = Table(title="Summary", box=box.SIMPLE_HEAD, show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for name, count in counts_of(summary).items():
-        if isinstance(count, int) and (count or name in _ALWAYS):
+    for name, count in attrs.asdict(summary).items():
+        # Not a bool: the last field says whether the job is complete.
+        if type(count) is int and (count or name in _ALWAYS):
             table.add_row(_WORDS.get(name, name), f"{count:,}")
     for warning, count in summary.input_warnings.items():
         table.add_row(warning, f"{count:,}")

@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 from uid2_async._private import printable
+from uid2_async.bulk.paths import attempt_read
 from uid2_async.cli.connection import Connection, run_async
 from uid2_async.cli.options import JsonOption, with_shared_options
 from uid2_async.cli.output import dump_json, print_error, print_lines, print_message
@@ -24,7 +26,12 @@ from uid2_async.protocol.wire import iso
 if TYPE_CHECKING:
     from uid2_async.keystore import KeyStore
 
-_COLUMNS = ("id", "keyset_id", "created", "activates", "expires", "state")
+_SETTINGS: Final = (
+    *("identity_scope", "caller_site_id", "master_keyset_id", "default_keyset_id"),
+    *("token_expiry_seconds", "max_sharing_lifetime_seconds"),
+    *("max_bidstream_lifetime_seconds", "allow_clock_skew_seconds"),
+)
+_COLUMNS: Final = ("id", "keyset_id", "created", "activates", "expires", "state")
 
 
 class KeysKind(StrEnum):
@@ -60,7 +67,7 @@ def load_keys(kind: KeysKind, connection: Connection, file: str | None) -> KeyRi
     if connection.sandbox:
         raise InputError("Give either --keys-file or --sandbox.")
     store = _store(KeyRing(keys={}))
-    if not store.load(file):
+    if not attempt_read(Path(file), lambda: store.load(file)):
         raise InputError(
             f"{file} cannot be read: it does not exist.",
             hint="Write it with 'uid2 keys --save FILE'.",
@@ -86,7 +93,7 @@ def _store(ring: KeyRing) -> KeyStore:
 # --- uid2 keys ------------------------------------------------------------------------
 
 
-@with_shared_options
+@with_shared_options()
 def list_keys(
     *,
     kind: Annotated[
@@ -107,6 +114,11 @@ def list_keys(
     connection: Connection,
 ) -> None:
     """List the keys for tokens, without their secrets."""
+    if save is not None and (Path(save).is_dir() or not Path(save).parent.is_dir()):
+        raise InputError(
+            f"{save} cannot be written: it is a folder, or its folder does not exist.",
+            hint="Correct --save.",
+        )
     ring = load_keys(kind, connection, keys_file)
     report = _describe(ring, ms_from_datetime(datetime.now(UTC)))
     if as_json:
@@ -124,20 +136,12 @@ def _describe(ring: KeyRing, now_ms: int) -> dict[str, Any]:
     """Return the fields of ``--json``, without secrets."""
     return {
         "kind": kind_of(ring).value,
-        "identity_scope": ring.identity_scope.value,
-        "caller_site_id": ring.caller_site_id,
-        "master_keyset_id": ring.master_keyset_id,
-        "default_keyset_id": ring.default_keyset_id,
-        "token_expiry_seconds": ring.token_expiry_seconds,
-        "max_sharing_lifetime_seconds": ring.max_sharing_lifetime_seconds,
-        "max_bidstream_lifetime_seconds": ring.max_bidstream_lifetime_seconds,
-        "allow_clock_skew_seconds": ring.allow_clock_skew_seconds,
+        **{name: getattr(ring, name) for name in _SETTINGS},
         "keys": [_describe_key(key, now_ms) for key in ring.keys.values()],
     }
 
 
 def _describe_key(key: Key, now_ms: int) -> dict[str, Any]:
-    """Return the fields of a key."""
     if key.is_active(now_ms):
         state = "active"
     else:
@@ -166,7 +170,6 @@ def _key_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Pad the cells to align the columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -176,7 +179,7 @@ def _align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 # --- uid2 buckets ---------------------------------------------------------------------
 
 
-@with_shared_options
+@with_shared_options()
 def list_buckets(
     *,
     since: Annotated[

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import attrs
 import msgspec
@@ -23,79 +24,86 @@ from uid2_async.bulk.options import (
 )
 from uid2_async.cli.connection import Connection
 from uid2_async.cli.exit_codes import ExitCode
-from uid2_async.cli.job import JobDisplay, is_saved, run_job
+from uid2_async.cli.job import JobDisplay, run_job
 from uid2_async.cli.options import (
     FORMATS,
     IDENTIFIERS,
+    MAX_CONCURRENCY,
     RESUMING,
     RULES,
     SENDING,
-    BatchSizeOption,
     ConcurrencyOption,
     DeltaOption,
-    FullOption,
     InArgument,
     JobJsonOption,
     KeyOption,
-    OptionTable,
+    Kind,
     OutArgument,
     OutputOptions,
     StateArgument,
     StateOption,
-    identifiers_of,
-    in_panels,
+    database_option,
+    how_option,
     parse_duration,
+    what_option,
     with_shared_options,
 )
 from uid2_async.cli.output import print_error
+from uid2_async.cli.values import find_state
 from uid2_async.errors import InputError
 
-_MAP: OptionTable = OptionTable(
-    MapOptions, {**IDENTIFIERS, **FORMATS, **RULES, **SENDING, **RESUMING}
-)
-_REFRESH: OptionTable = OptionTable(
-    RefreshOptions,
-    {
-        "limit": typer.Option(
-            "--limit", min=1, help="The maximum number of identities to ask about."
-        ),
-        "api": typer.Option(
-            "--api", help="v2: find what is due by the rotated salt buckets."
-        ),
-        **SENDING,
-    },
-)
-_STATUS: OptionTable = OptionTable(
-    StatusOptions,
-    {
-        "column": typer.Option("--column", help="The column with the raw UIDs."),
-        "drop": typer.Option(
-            "--drop",
-            help="Write only the rows that may be shared: those whose STATUS is ok.",
-        ),
-        "allow_unverifiable": typer.Option(
-            "--allow-unverifiable",
-            help="With --drop: keep rows whose status cannot be verified.",
-        ),
-        **FORMATS,
-        **RESUMING,
-    },
-)
-_ESTIMATE: OptionTable = OptionTable(MapOptions, {**IDENTIFIERS, **FORMATS})
+_DUE: Final[Mapping[str, Any]] = {
+    "limit": typer.Option(
+        "--limit", min=1, help="The maximum number of identities to ask about."
+    ),
+    "api": how_option(
+        "--api", help="v2: find what is due by the rotated salt buckets."
+    ),
+}
+_SHARING: Final[Mapping[str, Any]] = {
+    "column": what_option("--column", help="The column with the raw UIDs."),
+    "drop": typer.Option(
+        "--drop",
+        help="Write only the rows that may be shared: those whose STATUS is ok.",
+    ),
+    "allow_unverifiable": typer.Option(
+        "--allow-unverifiable",
+        help="With --drop: keep rows whose status cannot be verified.",
+    ),
+}
+_ESTIMATED: Final[Mapping[str, Any]] = {
+    **{name: SENDING[name] for name in ("batch_size", "concurrency")},
+    "full": RULES["full"],
+}
 
 
-@in_panels
-@with_shared_options
+def _map_options(
+    context: typer.Context, given: dict[str, Any], **more: Any
+) -> MapOptions:
+    """Return the options of a job, with the columns of identifiers by type."""
+    columns = {f"{kind}_column": kind.value for kind in Kind}
+    given = {name: value for name, value in given.items() if name not in columns}
+    # The parser fills params in the order of the command line, which is a preference.
+    named = {
+        columns[name]: column
+        for name, column in context.params.items()
+        if name in columns and column is not None
+    }
+    return MapOptions(**given, identifiers=named, **more)
+
+
+@with_shared_options(
+    *(MapOptions, IDENTIFIERS, FORMATS, RULES, SENDING, RESUMING), in_panels=True
+)
 def map_files(  # noqa: PLR0913 - an option each
     context: typer.Context,
     source: InArgument,
     target: OutArgument,
     *,
-    mapping: Annotated[dict[str, Any], _MAP],
     state: StateOption = None,
     recheck_after: Annotated[
         str,
-        typer.Option(
+        how_option(
             "--recheck-after",
             metavar="TIME",
             help="With --state: ask again after this time, so that opt-outs are "
@@ -106,7 +114,7 @@ def map_files(  # noqa: PLR0913 - an option each
     keys: KeyOption = None,
     max_removed: Annotated[
         float,
-        typer.Option(
+        how_option(
             "--max-removed",
             min=0,
             max=100,
@@ -117,7 +125,7 @@ def map_files(  # noqa: PLR0913 - an option each
     ] = 5.0,
     query: Annotated[
         str | None,
-        typer.Option(
+        database_option(
             "--query",
             metavar="SQL",
             help="Read the rows of this query. IN is the URI of a PostgreSQL database.",
@@ -125,7 +133,7 @@ def map_files(  # noqa: PLR0913 - an option each
     ] = None,
     to_table: Annotated[
         str | None,
-        typer.Option(
+        database_option(
             "--to-table",
             metavar="TABLE",
             help="Write to this table. OUT is the URI of a PostgreSQL database.",
@@ -133,12 +141,13 @@ def map_files(  # noqa: PLR0913 - an option each
     ] = None,
     if_exists: Annotated[
         IfExists,
-        typer.Option(
+        database_option(
             "--if-exists", help="With --to-table: what to do if the table exists."
         ),
     ] = IfExists.FAIL,
     output: OutputOptions,
     connection: Connection,
+    **mapping: Any,
 ) -> None:
     """Map files of email addresses or phone numbers to raw UIDs.
 
@@ -154,15 +163,12 @@ def map_files(  # noqa: PLR0913 - an option each
         command="map",
         options=output,
         paths={"IN": source, "OUT": target, "--state": state, "--delta": delta},
-        is_saved=partial(is_saved, source, target, state, mapping["job_dir"]),
+        job_dir=mapping["job_dir"],
     )
-    options = MapOptions(
-        **mapping,
-        identifiers=identifiers_of(context),
-        keys=tuple(keys or ()),
-        max_removed=max_removed / 100,
+    options = _map_options(
+        context, mapping, keys=tuple(keys or ()), max_removed=max_removed / 100
     )
-    recheck = parse_duration(recheck_after)
+    recheck = parse_duration(recheck_after, "--recheck-after")
     job = partial(
         bulk.map_file,
         source if query is None else Query(source, query),
@@ -171,23 +177,25 @@ def map_files(  # noqa: PLR0913 - an option each
         state=None
         if state is None
         else bulk.MappingState(
-            state, recheck_after=recheck, shared_folders=options.shared_folders
+            Path(state), recheck_after=recheck, shared_folders=options.shared_folders
         ),
         delta=delta,
     )
-    head = (options.column or "INPUT", options)
+    head = (
+        options.column or next(iter(options.identifiers.values()), "INPUT"),
+        options,
+    )
     raise typer.Exit(run_job(job, connection, display, head=head))
 
 
-@in_panels
-@with_shared_options
+@with_shared_options(RefreshOptions, _DUE, SENDING, in_panels=True)
 def refresh_people(
     state: StateArgument,
     *,
     delta: DeltaOption = None,
-    asking: Annotated[dict[str, Any], _REFRESH],
     output: OutputOptions,
     connection: Connection,
+    **asking: Any,
 ) -> None:
     """Ask again about the due identities of a state.
 
@@ -198,15 +206,15 @@ def refresh_people(
         command="refresh",
         options=output,
         paths={"STATE": state, "--delta": delta},
-        is_saved=lambda: True,
     )
     options = RefreshOptions(**asking)
-    job = partial(bulk.refresh_state, Path(state), options=options, delta=delta)
+    job = partial(bulk.refresh_state, find_state(state), options=options, delta=delta)
     raise typer.Exit(run_job(job, connection, display))
 
 
-@in_panels
-@with_shared_options
+@with_shared_options(
+    *(StatusOptions, _SHARING, FORMATS, SENDING, RESUMING), in_panels=True
+)
 def check_optouts(  # noqa: PLR0913 - an option each
     source: Annotated[
         str,
@@ -219,7 +227,6 @@ def check_optouts(  # noqa: PLR0913 - an option each
         typer.Argument(metavar="[OUT]", help="The file to write; - is stdout."),
     ] = None,
     *,
-    checking: Annotated[dict[str, Any], _STATUS],
     by_status: Annotated[
         bool,
         typer.Option(
@@ -237,18 +244,20 @@ def check_optouts(  # noqa: PLR0913 - an option each
             "time.",
         ),
     ] = "1d",
+    concurrency: ConcurrencyOption = 20,
     optout_concurrency: Annotated[
         int,
         typer.Option(
             "--optout-concurrency",
             min=1,
+            max=MAX_CONCURRENCY,
             help="Requests in flight when asking by raw UID. Public operators allow 1.",
         ),
     ] = 1,
     delta: DeltaOption = None,
-    sending: Annotated[dict[str, Any], OptionTable(JobOptions, SENDING)],
     output: OutputOptions,
     connection: Connection,
+    **checking: Any,
 ) -> None:
     """Check who has opted out.
 
@@ -257,28 +266,30 @@ def check_optouts(  # noqa: PLR0913 - an option each
     this endpoint does not find), invalid or failed. With --drop, exits with 3 if
     unverifiable raw UIDs were left out.
     """
-    out = target or "-"
-    state = source if target is None else None
     display = JobDisplay(
         command="optout-status",
         options=output,
         paths={"IN": source, "OUT": target, "--delta": delta},
-        is_saved=partial(is_saved, source, out, state, checking["job_dir"]),
+        job_dir=checking["job_dir"],
     )
     drop, keeps_others = checking["drop"], checking["allow_unverifiable"]
     if target is None and (drop or keeps_others):
         raise InputError("--drop writes a file.", hint="Name OUT.")
-    unchecked = parse_duration(unchecked_for)
-    one_by_one = {**sending, "concurrency": optout_concurrency}
+    unchecked = parse_duration(unchecked_for, "--unchecked-for")
+    sending = {name: checking[name] for name in SENDING if name in checking}
     if target is not None:
-        status = StatusOptions(**checking, **one_by_one)
+        status = StatusOptions(**checking, concurrency=optout_concurrency)
         job = partial(bulk.check_file, source, target, options=status)
-    elif by_status:
-        options = JobOptions(**one_by_one)
-        job = partial(bulk.sweep_by_status, Path(source), options=options, delta=delta)
     else:
-        again = RefreshOptions(unchecked_for=unchecked, **sending)
-        job = partial(bulk.refresh_state, Path(source), options=again, delta=delta)
+        state = find_state(source, "Check the path. A file of raw UIDs needs OUT.")
+        if by_status:
+            options = JobOptions(**sending, concurrency=optout_concurrency)
+            job = partial(bulk.sweep_by_status, state, options=options, delta=delta)
+        else:
+            again = RefreshOptions(
+                **sending, concurrency=concurrency, unchecked_for=unchecked
+            )
+            job = partial(bulk.refresh_state, state, options=again, delta=delta)
 
     def left_out(summary: JobSummary) -> ExitCode:
         if target is None or not drop or keeps_others or not summary.other:
@@ -293,19 +304,18 @@ def check_optouts(  # noqa: PLR0913 - an option each
     raise typer.Exit(run_job(job, connection, display, check=left_out))
 
 
-@in_panels
-@with_shared_options
-def estimate_files(  # noqa: PLR0913 - an option each
+@with_shared_options(*(MapOptions, IDENTIFIERS, FORMATS, _ESTIMATED), in_panels=True)
+def estimate_files(
     context: typer.Context,
     source: InArgument,
     *,
-    mapping: Annotated[dict[str, Any], _ESTIMATE],
-    batch_size: BatchSizeOption = None,
-    concurrency: ConcurrencyOption = 20,
     latency: Annotated[
         float,
         typer.Option(
-            "--latency", min=0, help="Seconds that the operator takes per request."
+            "--latency",
+            min=0,
+            max=3_600,
+            help="Seconds that the operator takes per request.",
         ),
     ] = 0.5,
     processes: Annotated[
@@ -314,22 +324,23 @@ def estimate_files(  # noqa: PLR0913 - an option each
     state: StateOption = None,
     delta: DeltaOption = None,
     keys: KeyOption = None,
-    full: FullOption = False,
     as_json: JobJsonOption = False,
+    **mapping: Any,
 ) -> None:
     """Estimate the requests, traffic and time of 'uid2 map'.
 
     Takes the options of 'uid2 map', reads the file once, and sends nothing. Also
     estimates the size of a state and its daily run.
     """
+    options = _map_options(context, mapping)
     found = estimate_file(
         source,
-        options=MapOptions(**mapping, identifiers=identifiers_of(context)),
-        batch_size=batch_size or 5_000,
-        concurrency=concurrency,
+        options=options,
+        batch_size=options.batch_size or 5_000,
+        concurrency=options.concurrency,
         latency=latency,
         processes=processes,
-        with_state=bool(state or delta or keys or full),
+        with_state=bool(state or delta or keys or options.full),
     )
     if as_json:
         sys.stdout.write(msgspec.json.encode(attrs.asdict(found)).decode() + "\n")

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -57,10 +57,6 @@ class ReportStream:
         """Delegate everything else to the stream."""
         return getattr(self._stream, name)
 
-    def __repr__(self) -> str:
-        """Show the stream."""
-        return f"<ReportStream {self._stream!r}>"
-
 
 def discard(stream: Any) -> None:
     """Redirect a standard stream and its buffered data to the null device."""
@@ -70,6 +66,12 @@ def discard(stream: Any) -> None:
             os.dup2(descriptor, stream.fileno())
         finally:
             os.close(descriptor)
+
+
+def discard_unwritten(error: BaseException) -> None:
+    """Discard what stdout still buffers if *error* may be that it cannot be written."""
+    if isinstance(error, OSError):
+        discard(sys.stdout)
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -166,6 +168,7 @@ _ARGUMENT: Final = re.compile(
     |(?P<name>\w+)(?:=(?P<value>[^`]+))?)`""",
     re.VERBOSE,
 )
+_SENTENCE_END: Final = re.compile(r"(?<=\.) (?=[A-Z])")
 # Arguments whose options have other names.
 _OPTIONS: Final = {"sql": "query", "table": "to-table", "kind": "type"}
 # What a message may repeat: options, commands and short names.
@@ -187,12 +190,14 @@ class Failure:
     call: dict[str, Any] = attrs.field(factory=dict)
 
     @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """Describe *error*."""
+    def of(
+        cls, error: BaseException, options: Collection[str] | None = None
+    ) -> Failure:
+        """Describe *error*, with hints about *options* of the command only."""
         name = type(error).__name__
         if isinstance(error, UID2Error):
             call = _call_of(error)
-            hint = _with_options(error.hint)
+            hint = _with_options(error.hint, options)
             return cls(name, error.message, exit_code_of(error), hint, call)
         if isinstance(error, BrokenPipeError):
             return cls(name, "")
@@ -229,8 +234,8 @@ class Failure:
         }
 
 
-on_failure: ContextVar[Callable[[Failure], object] | None] = ContextVar(
-    "on_failure", default=None
+on_failure: ContextVar[Callable[[Failure], object]] = ContextVar(
+    "on_failure", default=Failure.print
 )
 """Set by the running command: reports a failure in its own way."""
 
@@ -240,10 +245,11 @@ def print_error(message: str, hint: str = "") -> None:
     print_message("error", message, hint)
 
 
-def _with_options(hint: str) -> str:
+def _with_options(hint: str, options: Collection[str] | None) -> str:
     """Turn the arguments that a library hint names into command-line options.
 
     ```delimiter``` becomes ``--delimiter``, ```format="jsonl"``` ``--format jsonl``.
+    Sentences about options that are not among *options* are left out.
     """
 
     def option(found: re.Match[str]) -> str:
@@ -253,7 +259,14 @@ def _with_options(hint: str) -> str:
             words.append(shlex.quote(value.strip('"').replace(r"\\", "\\")))
         return " ".join(words)
 
-    return _ARGUMENT.sub(option, hint)
+    return " ".join(
+        _ARGUMENT.sub(option, sentence)
+        for sentence in _SENTENCE_END.split(hint)
+        if options is None
+        or all(
+            option(one).split()[0] in options for one in _ARGUMENT.finditer(sentence)
+        )
+    )
 
 
 def _call_of(error: UID2Error) -> dict[str, Any]:

@@ -35,8 +35,8 @@ from uid2_async.cli.connection import Connection
 from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.keys import KeysFileOption, KeysKind, KeysOption, kind_of, load_keys
 from uid2_async.cli.options import (
+    FORMATS,
     CountryOption,
-    FormatOptions,
     Kind,
     KindOption,
     with_shared_options,
@@ -88,11 +88,6 @@ class RowFiles:
     force: Annotated[
         bool, typer.Option("--force", help="Replace the output file if it exists.")
     ] = False
-
-    @property
-    def output(self) -> Path | None:
-        """The path to write, or None for stdout."""
-        return None if self.target in (None, STDIO) else Path(self.target or "")
 
 
 def values_option(name: str, metavar: str, what: str) -> Any:
@@ -189,12 +184,10 @@ class RowJob:
             )
 
     def _rewrite(self, name: str, prepare: Callable[[], Work]) -> None:
-        """Append columns to the rows of a file."""
         source = None if name == STDIO else Path(name)
-        target = self.files.output
+        target = None if self.files.target in (None, STDIO) else Path(self.files.target)
         file = source if source is not None and source.is_file() else None
-        pair = FilePair(source, target)
-        reading, writing = pair.formats(self.options)
+        reading, writing = FilePair(source, target).formats(self.options)
         with closing(open_reader(source, reading)) as reader:
             columns = self._find_columns(reader)
             reader.select(columns, added=self.added)
@@ -236,7 +229,6 @@ class RowJob:
     def _write(
         self, reader: Reader, columns: Sequence[int], output: Output, work: Work
     ) -> None:
-        """Write row after row."""
         while True:
             rows = reader.take(CHUNK_ROWS)
             if rows is None:
@@ -276,7 +268,7 @@ _STATUSES: Final = {
 }
 
 
-@with_shared_options
+@with_shared_options(FileFormatOptions, FORMATS)
 def encrypt_uids(
     *,
     raw_uids: Annotated[
@@ -301,9 +293,9 @@ def encrypt_uids(
         ),
     ] = None,
     files: RowFiles,
-    formats: FormatOptions,
     keys_file: KeysFileOption = None,
     connection: Connection,
+    **formats: Any,
 ) -> None:
     """Encrypt raw UIDs locally into tokens for sharing.
 
@@ -335,7 +327,6 @@ def encrypt_uids(
 def _encrypter(
     ring: KeyRing, identity_type: IdentityType | None, keyset_id: int | None
 ) -> Work:
-    """Return a function that encrypts raw UIDs in bulk."""
     from uid2_async.sharing import SharingClient  # noqa: PLC0415 - imports aiohttp
 
     client = SharingClient(ring)
@@ -361,8 +352,8 @@ def _encrypter(
 # --- decrypt --------------------------------------------------------------------------
 
 
-@with_shared_options
-def decrypt_tokens(  # noqa: PLR0913 - an option each
+@with_shared_options(FileFormatOptions, FORMATS)
+def decrypt_tokens(
     *,
     tokens: Annotated[
         list[str] | None, values_option("--token", "TOKEN", "A token")
@@ -383,10 +374,10 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
         ),
     ] = None,
     files: RowFiles,
-    formats: FormatOptions,
     keys: KeysOption = None,
     keys_file: KeysFileOption = None,
     connection: Connection,
+    **formats: Any,
 ) -> None:
     """Decrypt advertising tokens of any version locally.
 
@@ -438,7 +429,6 @@ def decrypt_tokens(  # noqa: PLR0913 - an option each
 
 
 def _decrypter(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
-    """Return a function that decrypts tokens in bulk."""
     from uid2_async.bidstream import BidstreamClient  # noqa: PLC0415 - imports aiohttp
     from uid2_async.sharing import SharingClient  # noqa: PLC0415 - as above
 
@@ -466,7 +456,7 @@ def _decrypter(ring: KeyRing, kind: KeysKind, domain: str | None) -> Work:
 _INVALID: Final = "INVALID_IDENTIFIER"
 
 
-@with_shared_options
+@with_shared_options(FileFormatOptions, FORMATS)
 def hash_identities(
     *,
     values: Annotated[
@@ -476,7 +466,7 @@ def hash_identities(
     kind: KindOption = None,
     country: CountryOption = None,
     files: RowFiles,
-    formats: FormatOptions,
+    **formats: Any,
 ) -> None:
     """Normalize and hash identities locally.
 
@@ -532,7 +522,6 @@ def _hash(identities: Sequence[str], kind: Kind | None) -> Columns:
 
 
 def _hash_phones(identities: Sequence[str], country: str) -> Columns:
-    """Hash phone numbers in the national format of a country."""
     found = [to_sendable(one, country) for one in identities]
     # An empty string keeps the position of a fault.
     texts = ["" if isinstance(one, PhoneFault) else one for one in found]

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import secrets
 import shlex
 import signal
+import socket
 import stat
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 _TOKEN_VARIABLE: Final = "UID2_SANDBOX_TOKEN"  # noqa: S105 - a name
 
+
+_HOST_NAME: Final = re.compile(
+    r"(?=.{1,253}$)[\w:-]{1,63}(\.[\w:-]{1,63})*\.?|\[[\w:.%]+\]", re.ASCII
+)
 
 AccessLog: TypeAlias = Literal["text", "json", "none"]
 """How requests are printed."""
@@ -69,9 +75,10 @@ def _access_logged(access_log: AccessLog) -> Iterator[None]:
 class Sandbox:
     """An operator that runs until a signal arrives. Each field is an option."""
 
-    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str,
+        typer.Option("--host", metavar="ADDRESS", help="The address to listen on."),
+    ] = "127.0.0.1"
     port: Annotated[
         int,
         typer.Option("--port", min=0, max=65535, help="The port. 0 picks a free one."),
@@ -143,6 +150,9 @@ class Sandbox:
         from uid2_async.config import is_loopback  # noqa: PLC0415 - imports aiohttp
 
         data = self.load_data()
+        _check_host("--host", self.host)
+        for name in self.allow_hosts or ():
+            _check_host("--allow-host", name)
         if self.env_file is not None:
             _check_env_file(self.env_file, force=self.force)
         stopped = asyncio.Event()
@@ -193,7 +203,7 @@ class Sandbox:
             _write_env_file(self.env_file, settings, force=self.force)
 
 
-@with_shared_options
+@with_shared_options()
 def run_sandbox(
     *,
     sandbox: Sandbox,
@@ -206,24 +216,34 @@ def run_sandbox(
     Prints its URL, whose page in a browser shows what it does. For each API key, it
     also prints a line to paste into a shell where 'uid2' or your program should use it.
     """
-    with _access_logged(access_log), contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(sandbox.serve())
+    try:
+        with _access_logged(access_log), contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(sandbox.serve())
+    except socket.gaierror:
+        # The error does not say which name it is about.
+        raise InputError(
+            f"{sandbox.host} is not a known address or host name.",
+            hint="Correct --host.",
+        ) from None
+
+
+def _check_host(option: str, name: str) -> None:
+    """Reject what would make a URL that nobody can use."""
+    if not _HOST_NAME.fullmatch(name):
+        raise InputError(f"{name} is not a host name.", hint=f"Correct {option}.")
 
 
 def _check_env_file(path: str, *, force: bool) -> None:
     """Reject an existing file before the sandbox starts. Writing reports the rest."""
     with contextlib.suppress(OSError):
         mode = Path(path).lstat().st_mode
-        if not (force and (stat.S_ISREG(mode) or stat.S_ISLNK(mode))):
-            raise _env_file_error(path, is_file=stat.S_ISREG(mode))
-
-
-def _env_file_error(path: str, *, is_file: bool = True) -> InputError:
-    """Return the error for a path that is taken."""
-    if is_file:
-        hint = "Pass --force to replace it."
-        return InputError(f"{path} already exists.", hint=hint)
-    return InputError(f"{path} is not a file.", hint="Choose another --env-file.")
+        is_file = stat.S_ISREG(mode)
+        if is_file and not force:
+            hint = "Pass --force to replace it."
+            raise InputError(f"{path} already exists.", hint=hint)
+        if not (is_file or (force and stat.S_ISLNK(mode))):
+            hint = "Choose another --env-file."
+            raise InputError(f"{path} is not a file.", hint=hint)
 
 
 def _write_env_file(path: str, settings: Mapping[str, str], *, force: bool) -> None:
@@ -236,8 +256,6 @@ def _write_env_file(path: str, settings: Mapping[str, str], *, force: bool) -> N
         if force:
             Path(path).unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise _env_file_error(path) from None
     except OSError as error:
         cause = error.strerror or type(error).__name__
         raise InputError(

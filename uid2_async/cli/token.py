@@ -16,6 +16,7 @@ from uid2_async.cli.connection import Connection
 from uid2_async.cli.exit_codes import ExitCode
 from uid2_async.cli.keys import KeysFileOption, KeysKind, KeysOption, kind_of, load_keys
 from uid2_async.cli.options import (
+    Command,
     JsonOption,
     KindOption,
     ValueFileOption,
@@ -43,8 +44,8 @@ _ValueArgument = Annotated[
 ]
 
 
-@token_app.command()
-@with_shared_options
+@token_app.command(cls=Command)
+@with_shared_options()
 def generate(
     value: _ValueArgument = None,
     *,
@@ -68,8 +69,8 @@ def generate(
     _print_tokens(answer)
 
 
-@token_app.command()
-@with_shared_options
+@token_app.command(cls=Command)
+@with_shared_options()
 def refresh(
     file: Annotated[
         str,
@@ -90,8 +91,8 @@ def refresh(
     _print_tokens(answer)
 
 
-@token_app.command()
-@with_shared_options
+@token_app.command(cls=Command)
+@with_shared_options()
 def validate(
     value: Annotated[
         str, typer.Argument(metavar="VALUE", help="An identity; - is stdin.")
@@ -159,7 +160,7 @@ _CLIENTS: Final = {
 }
 
 
-@with_shared_options
+@with_shared_options()
 def inspect_one(
     value: Annotated[
         str,

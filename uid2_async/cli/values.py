@@ -6,18 +6,38 @@ import codecs
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from uid2_async.bulk.paths import STDIO
+from uid2_async.bulk.paths import STDIO, attempt_read
 from uid2_async.errors import InputError
 from uid2_async.models import Email, EmailHash, Identity, Phone, PhoneHash, as_identity
 
+# The first bytes of a SQLite file that is not empty.
+_DATABASE: Final = b"SQLite format 3\0"
 _TYPES: Final = {one.kind: one for one in (Email, EmailHash, Phone, PhoneHash)}
 
 
 def as_kind(value: str, kind: str | None) -> Identity:
     """Make an identity of *kind*; if it is None, a leading ``+`` means a phone."""
     return as_identity(value) if kind is None else _TYPES[kind](value)
+
+
+def find_state(path: str, hint: str = "Check the path.") -> Path:
+    """Return the path of a state, which must exist.
+
+    Raises:
+        InputError: If it does not exist, or is not a database.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"There is no state {path}.", hint=hint)
+    start = b"not a file"
+    if file.is_file():
+        with attempt_read(file, lambda: file.open("rb")) as stream:
+            start = stream.read(len(_DATABASE))
+    if start not in (_DATABASE, b""):
+        raise InputError(f"{path} is not a state.", hint=hint)
+    return file
 
 
 def read_lines(arguments: Sequence[str], file: str | None = None) -> Iterator[str]:
@@ -40,7 +60,8 @@ def read_lines(arguments: Sequence[str], file: str | None = None) -> Iterator[st
     if file in (None, STDIO):
         yield from _decode("stdin", sys.stdin.buffer)
     else:
-        with _open(file or "") as stream:
+        path = Path(file or "")
+        with attempt_read(path, lambda: path.open("rb")) as stream:
             yield from _decode(file or "", stream)
 
 
@@ -72,12 +93,3 @@ def read_one(argument: str | None, file: str | None) -> str:
 def read_text(path: str) -> str:
     """Read a whole file, or stdin if *path* is ``-``, without outer white space."""
     return "\n".join(read_lines([], path)).strip()
-
-
-def _open(path: str) -> BinaryIO:
-    """Open a file that the user names."""
-    try:
-        return Path(path).open("rb")
-    except OSError as error:
-        cause = error.strerror or type(error).__name__
-    raise InputError(f"{path} cannot be read: {cause}.", hint="Check the path.")

@@ -44,8 +44,7 @@ from uid2_async.doctor.findings import (
     warning,
 )
 from uid2_async.doctor.network import date_offset, request_without_key
-from uid2_async.doctor.operator import Role
-from uid2_async.doctor.probe import OperatorProbe
+from uid2_async.doctor.operator import OperatorProbe, Role
 from uid2_async.errors import ConfigError, TransportError
 from uid2_async.models import IdentityScope, ms_from_datetime
 from uid2_async.protocol import base64
@@ -145,7 +144,6 @@ def check_base_url(
 
 
 def _describe_host(scope: IdentityScope, host: str) -> str:
-    """Describe the operator at *host*."""
     if host not in PUBLISHED:
         return f"a private {scope} operator or a sandbox"
     region = f", {_PLACES[host]}" if host in _PLACES else ""
@@ -217,7 +215,6 @@ def check_client_secret_form(client_secret: str) -> Verdict:
 
 
 def _is_quoted(text: str) -> bool:
-    """Return whether *text* is enclosed in quotes."""
     return text[:1] in {'"', "'"} or text[-1:] in {'"', "'"}
 
 
@@ -292,7 +289,6 @@ class _Run:
 
     @property
     def port(self) -> int:
-        """The port of the next hop."""
         return self.next_hop.port or _PORTS[self.next_hop.scheme]
 
     @property
@@ -310,7 +306,6 @@ class _Run:
         return finding
 
     async def examine_base_url(self) -> Verdict:
-        """Check the base URL, and open a session pool for it."""
         base_url, allow_http = self.settings.base_url, self.settings.allow_http
         finding = check_base_url(self.scope, base_url, allow_http=allow_http)
         if finding.outcome is not Outcome.FAILED:
@@ -332,22 +327,18 @@ class _Run:
         return finding
 
     async def examine_api_key_form(self) -> Verdict:
-        """Check the form of the API key."""
         return check_api_key_form(self.scope, self.settings.api_key, self.base_urls)
 
     async def examine_client_secret_form(self) -> Verdict:
-        """Check the form of the client secret."""
         return check_client_secret_form(self.settings.client_secret)
 
     async def examine_dns(self) -> Verdict:
-        """Resolve the host name."""
         host = self.next_hop.hostname or ""
         self.addresses = await network.resolve(host, self.port, timeout=self.timeout)
         finding = network.check_dns(host, self.addresses, self.proxies)
         return self._name_hop(finding)
 
     async def examine_connection(self) -> Verdict:
-        """Connect to the port."""
         finding, self.address = await network.check_connection(
             self.addresses, self.port, self.proxies, timeout=self.timeout
         )
@@ -393,7 +384,6 @@ class _Run:
         return operator.check_api_key(self.probe.outcomes)
 
     async def examine_roles(self) -> Verdict:
-        """Check which roles the calls have shown."""
         return operator.check_roles(self.probe.outcomes, self.needed)
 
     async def examine_client_secret(self) -> Verdict:
@@ -401,7 +391,6 @@ class _Run:
         return operator.check_client_secret(self.probe.outcomes)
 
     async def examine_clock(self) -> Verdict:
-        """Compare the two clocks."""
         probe = self.probe
         if probe.refused_clock:
             await probe.find_offset(self.date_offset)
@@ -414,13 +403,11 @@ class _Run:
         return operator.check_test_identities(self.probe.outcomes)
 
     async def examine_keys(self) -> Verdict:
-        """Check the downloaded keys."""
         now_ms = ms_from_datetime(self.clock())
         now_ms += round((self.probe.offset or 0.0) * 1000)
         return operator.check_keys(self.probe.outcomes, self.scope, now_ms)
 
     async def examine_latency(self) -> Verdict:
-        """Check the duration of the calls."""
         return network.check_latency(self.probe.seconds)
 
 

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from uid2_async._call import CLIENT_VERSION
 from uid2_async.doctor.findings import Verdict, failed, failed_call, ok, warning
-from uid2_async.doctor.probe import ProbeEndpoint
 from uid2_async.errors import CallTimeoutError, ConnectError, ProtocolError, UID2Error
+from uid2_async.protocol.tokens import GENERATE_PATH
 from uid2_async.tls import (
     CertificateFault,
     CertificateProblem,
@@ -209,7 +209,7 @@ async def request_without_key(
         The reply, or the error if there was none.
     """
     request = Request(
-        path=ProbeEndpoint.GENERATE,
+        path=GENERATE_PATH,
         headers={
             "Accept-Encoding": "identity",
             "Content-Type": "text/plain",
@@ -300,7 +300,6 @@ _BY_STATUS: Final = {
 
 
 def _explain_no_reply(error: UID2Error, *, https: bool) -> Verdict:
-    """Explain why there is no reply."""
     hung_up = isinstance(error, ConnectError) and error.disconnected
     garbled = isinstance(error, ProtocolError) and error.unparseable_http
     if not https and (hung_up or garbled):
