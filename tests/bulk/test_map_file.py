@@ -28,6 +28,7 @@ from uid2_async.bulk.options import (
     MapOptions,
     StatusOptions,
 )
+from uid2_async.bulk.paths import Format
 from uid2_async.errors import AuthError, ConfigError, InputError, JobError
 from uid2_async.hooks import CallFinished, Event
 from uid2_async.operator import LocalOperator
@@ -596,3 +597,22 @@ def test_an_estimate_finds_the_same_columns(tmp_path: Path) -> None:
     options = MapOptions(column="who", type_column="what")
 
     assert estimate_file(source, options=options).identifiers == 2
+
+
+@pytest.mark.parametrize("name", ["csv", "parquet"])
+def test_an_estimate_of_stdin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It reads each format that a job reads from there."""
+    source = tmp_path / "in"
+    if name == "csv":
+        source.write_text("mail\na@example.com\n")
+    else:
+        pq.write_table(pa.table({"mail": ["a@example.com"]}), source)
+    options = MapOptions(column="mail", type="email", format=Format(name))
+
+    with source.open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        found = estimate_file("-", options=options)
+
+    assert (found.rows, found.unique) == (1, 1)

@@ -27,7 +27,7 @@ def test_small_counts_are_exact(size: int) -> None:
 
 
 def test_large_counts_are_close() -> None:
-    """Within one per cent, in the memory of 65,536 numbers."""
+    """Within one per cent, in bounded memory."""
     counted = count(range(300_000))
 
     assert not counted.is_exact

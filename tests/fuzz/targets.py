@@ -130,12 +130,12 @@ def csv_file(data: bytes) -> None:
     with contextlib.suppress(UID2Error):
         reader = open_reader(path, FileFormatOptions())
         try:
-            reader.select(reader.header)
+            reader.select(range(len(reader.header)))
             more = True
             while more:
                 while (chunk := reader.take(100)) is not None:
-                    for name in reader.header:
-                        chunk.values(name)
+                    for index in range(len(reader.header)):
+                        chunk.values(index)
                 more = reader.load()
         finally:
             reader.close()

@@ -85,7 +85,7 @@ class ArrowRows:
     """Some rows of a record batch, and the indexes of the columns to read."""
 
     batch: Any
-    _wanted: Mapping[str, int]
+    _wanted: Mapping[int | str, int]
     _null: str | None
 
     @property
@@ -93,8 +93,8 @@ class ArrowRows:
         """The number of rows."""
         return int(self.batch.num_rows)
 
-    def values(self, column: str) -> list[str]:
-        """List the values of a wanted column; a missing value is empty."""
+    def values(self, column: int | str) -> list[str]:
+        """List the values of an identifier column or a key; see TextRows."""
         missing = (None, self._null)
         return [
             "" if one in missing else str(one)
@@ -166,14 +166,12 @@ def _texts(array: Any) -> list[str | None]:
 def _json_cells(array: Any) -> list[str]:
     """Return the values of a column as JSON."""
     array = _decoded(array)
-    if _has_text(array.type):
-        texts = _texts(array)
-        if _is_number(array.type):
-            # JSON has no NaN or infinity.
-            odd = {None, "nan", "-nan", "inf", "-inf"}
-            return ["null" if one in odd else str(one) for one in texts]
-        return [msgspec.json.encode(one).decode() for one in texts]
-    return [msgspec.json.encode(one).decode() for one in array.to_pylist()]
+    values = _texts(array) if _has_text(array.type) else array.to_pylist()
+    if _is_number(array.type):
+        # JSON has no NaN or infinity.
+        odd = {None, "nan", "-nan", "inf", "-inf"}
+        return ["null" if one in odd else str(one) for one in values]
+    return [msgspec.json.encode(one).decode() for one in values]
 
 
 class ArrowReader:
@@ -196,7 +194,7 @@ class ArrowReader:
         self._loaded: Any = None
         self._at = 0
         self._rows = 0
-        self._wanted: dict[str, int] = {}
+        self._wanted: dict[int | str, int] = {}
 
     def _open(self) -> tuple[Any, Any, list[str], int]:
         """Open the file; read its schema, its columns and the number of rows."""
@@ -216,14 +214,14 @@ class ArrowReader:
 
     def select(
         self,
-        columns: Sequence[str],
+        columns: Sequence[int],
         keys: Sequence[str] = (),
         added: Collection[str] = (),
     ) -> None:
         """Set the columns to read, before any rows are taken."""
-        self._wanted = find_wanted(self.header, (*columns, *keys), added, self.name)
-        for one in columns:
-            require_text(self.schema.field(self._wanted[one]), name=self.name)
+        self._wanted = find_wanted(self.header, columns, keys, added, name=self.name)
+        for index in columns:
+            require_text(self.schema.field(index), name=self.name)
 
     def skip(self, rows: int) -> None:
         """Skip the rows that an earlier run has written."""
@@ -333,13 +331,19 @@ class ArrowOutput:
         self._disk = disk
         self._batches: list[Any] = []
         self._rows = 0
-        self._instants = options.iso is not False
         self._file: BinaryIO | None = None
         self._writer: Any = None
         schema = self._input_schema(reader)
         self._width = len(schema)
+        types = {
+            Content.TEXT: self._arrow.string(),
+            Content.INTEGER: self._arrow.int32(),
+            Content.INSTANT: self._arrow.int64()
+            if options.iso is False
+            else self._arrow.timestamp("us", "UTC"),
+        }
         for name, content in added.items():
-            schema = schema.append(self._arrow.field(name, self._type(content)))
+            schema = schema.append(self._arrow.field(name, types[content]))
         self._schema = schema
         self._parquet: dict[str, Any] = {}
         if self._format is Format.PARQUET:
@@ -368,15 +372,6 @@ class ArrowOutput:
         if reader is not None:
             refuse_repeated(header, name=reader.name)
         return arrow.schema([arrow.field(one, arrow.string()) for one in header])
-
-    def _type(self, content: Content) -> Any:
-        if content is Content.TEXT:
-            return self._arrow.string()
-        if content is Content.INTEGER:
-            return self._arrow.int32()
-        if self._instants:
-            return self._arrow.timestamp("us", "UTC")
-        return self._arrow.int64()
 
     def format(
         self,

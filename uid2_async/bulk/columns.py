@@ -89,11 +89,17 @@ def find_column(
 
 
 def find_wanted(
-    header: Sequence[str], columns: Iterable[str], added: Iterable[str], name: str
-) -> dict[str, int]:
-    """Find the columns to read, and reject those to be *added*."""
+    header: Sequence[str],
+    columns: Iterable[int],
+    keys: Iterable[str],
+    added: Iterable[str],
+    *,
+    name: str,
+) -> dict[int | str, int]:
+    """Find the *keys*; return these and *columns* with their indexes."""
     refuse_taken(header, added, name=name)
-    return {one: find_column(header, one, name=name) for one in columns}
+    found: dict[int | str, int] = {index: index for index in columns}
+    return found | {key: find_column(header, key, name=name) for key in keys}
 
 
 def _find_all(header: Sequence[str], name: str) -> list[int]:
@@ -183,27 +189,27 @@ _SAMPLES: Final = 1_000
 
 @attrs.frozen
 class IdentifierColumns:
-    """Extracts the identifiers of some rows.
+    """Extracts the identifiers of some rows. Columns are given by their index.
 
     Attributes:
-        columns: The kind and name of each column, in order of preference.
+        columns: The kind and index of each column, in order of preference.
         kind_column: The column with the kind of each row, which replaces that of
             *columns*.
         country: The country of phone numbers in national format.
         country_column: The column with the country of each row, if it has one.
     """
 
-    columns: Sequence[tuple[str, str]]
-    kind_column: str | None = None
+    columns: Sequence[tuple[str, int]]
+    kind_column: int | None = None
     country: str | None = None
-    country_column: str | None = None
+    country_column: int | None = None
 
     @property
-    def wanted(self) -> list[str]:
+    def wanted(self) -> list[int]:
         """The columns to read."""
         others = (self.kind_column, self.country_column)
-        names = [name for _, name in self.columns]
-        return names + [one for one in others if one is not None]
+        indexes = [index for _, index in self.columns]
+        return indexes + [one for one in others if one is not None]
 
     @property
     def is_national(self) -> bool:
@@ -224,8 +230,8 @@ class IdentifierColumns:
         if self.kind_column is not None:
             kinds = [one.strip().lower() for one in rows.values(self.kind_column)]
         found = []
-        for kind, name in self.columns:
-            values, nothing = rows.values(name), 0
+        for kind, index in self.columns:
+            values, nothing = rows.values(index), 0
             if not _OF_NOTHING.isdisjoint(values):
                 nothing = sum(one in _OF_NOTHING for one in values)
                 values = ["" if one in _OF_NOTHING else one for one in values]
@@ -332,43 +338,34 @@ def find_identifiers(
     If a name is repeated in the header, ``NAME#2`` is the second column, and ``NAME#*``
     means all, in order of preference.
     """
-    find = partial(_find_name, header, name)
+    if not header:  # JSON lines without rows
+        return IdentifierColumns([(each, 0) for each in several or [kind or ""]])
+    find = partial(find_column, header, name=name)
+    countries = None
     if country_column is not None:
         hint = "Name the column with the countries: `country_column=NAME`."
-        country_column = find(country_column, hint)
+        countries = find(country_column, hint=hint)
     if several or kind is not None:
-        wanted = several or {kind or "": column or VALUE_NAME}
         columns = []
-        for each, given in wanted.items():
+        for each, given in (several or {kind or "": column or VALUE_NAME}).items():
             option = f'identifiers={{"{each}": COLUMN}}' if several else "column=COLUMN"
             hint = f"Use `{option}` with one of these columns."
-            names = _expand_name(header, given)
-            columns += [(each, find(one, hint)) for one in names]
-        return IdentifierColumns(columns, None, country, country_column)
+            found = _find_every(header, given) or [find(given, hint=hint)]
+            columns += [(each, index) for index in found]
+        return IdentifierColumns(columns, None, country, countries)
     hint = f"Name the column with the identifiers: `column=NAME`, or {VALUE_NAME}."
-    value = find(column or VALUE_NAME, hint)
+    value = find(column or VALUE_NAME, hint=hint)
     hint = f"Pass `type` if all rows have the same type, or add a column {KIND_NAME}."
-    kinds = find(kind_column or KIND_NAME, hint)
-    return IdentifierColumns([(kinds, value)], kinds, country, country_column)
+    kinds = find(kind_column or KIND_NAME, hint=hint)
+    return IdentifierColumns([("", value)], kinds, country, countries)
 
 
-def _find_name(header: Sequence[str], file: str, column: str, hint: str) -> str:
-    """Return the spelling of a column name in the file."""
-    if not header:  # JSON lines without rows
-        return column
-    at = find_column(header, column, name=file, hint=hint)
-    return column if header.count(header[at]) > 1 else header[at]
-
-
-def _expand_name(header: Sequence[str], name: str) -> list[str]:
-    """List the columns that a name with ``#*`` stands for."""
-    nth = _NTH.fullmatch(name)
-    if nth is None or nth["which"] != "*" or _find_all(header, name):
-        return [name]
-    count = len(_find_all(header, nth["name"]))
-    if count <= 1:
-        return [nth["name"]]
-    return [f"{nth['name']}#{number}" for number in range(1, count + 1)]
+def _find_every(header: Sequence[str], column: str) -> list[int]:
+    """Find the columns that ``NAME#*`` stands for; none for other names."""
+    nth = _NTH.fullmatch(column)
+    if nth is None or nth["which"] != "*" or _find_all(header, column):
+        return []
+    return _find_all(header, nth["name"])
 
 
 # --- Outcomes -------------------------------------------------------------------------

@@ -1,19 +1,16 @@
 """CSV: rows read with their text unchanged, and written so that none is split.
 
-Malformed input is an error with its line number, never skipped or repaired. Messages
-never show values: the lines of such files are personal data. Python before 3.13 does
-not quote a lone CR, and reads it as the end of a row.
+Python before 3.13 does not quote a lone CR, and reads it as the end of a row.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BufferedIOBase
 from itertools import repeat
 from operator import itemgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -32,7 +29,7 @@ from uid2_async.bulk.text import (
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.files import Reader, Rows
+    from uid2_async.bulk.files import Reader
 
 _UNFINISHED: Final = "unexpected end of data"
 _QUOTE_HINT: Final = (
@@ -84,7 +81,11 @@ def _translator(escape: str) -> Callable[[str], str]:
 
 
 class CsvReader(TextReader):
-    """Reads CSV with a header; skips blank lines and comments."""
+    """Reads CSV with a header; skips blank lines and comments.
+
+    Attributes:
+        first: The header as it is in the file.
+    """
 
     def __init__(
         self, stream: BufferedIOBase, options: FileFormatOptions, **more: Any
@@ -120,14 +121,18 @@ class CsvReader(TextReader):
 
     def _read_header(self) -> None:
         """Read the first row that is not blank."""
+
+        def is_blank(line: str) -> bool:
+            return line in ("\n", "\r\n") or line.startswith(comment)
+
+        comment = self.options.comment or "\n"
         self._on_bad_row, on_bad_row = None, self._on_bad_row
-        rows = self.take(1)
-        while rows is None or not rows.count:
+        while (rows := self.take(1)) is None or not rows.count:
             if rows is None and not self.load():
                 raise InputError(
                     f"{self.name} is empty.", hint="It needs a row of column names."
                 )
-            rows = self.take(1)
+            self._skip_while(is_blank)
         self._on_bad_row = on_bad_row
         (first,) = rows.records
         self.first: str = first
@@ -152,7 +157,7 @@ class CsvReader(TextReader):
             return self._rows(some, found)
         else:
             self._careful = _CAREFUL_STEPS
-        return self._take_each(some)
+        return self._take_each(len(some))
 
     def _skip_comments(self, some: list[str], comment: str) -> list[str]:
         """Drop comments at the start of lines, and return those up to the next one."""
@@ -201,76 +206,70 @@ class CsvReader(TextReader):
         """Make rows with the wanted values."""
         text = "".join(records)
         plain = "\r" not in text and text[-1:] == "\n"
-        columns = {}
-        for name, at in self._wanted.items():
+        columns: dict[int | str, list[str]] = {}
+        for column, at in self._wanted.items():
             values = self._without_null(list(map(itemgetter(at), found)))
-            if name in self._identifiers and "'" in text:
+            if isinstance(column, int) and "'" in text:  # identifiers
                 values = [
                     one[1:] if one.startswith(_DEFUSED) else one for one in values
                 ]
-            columns[name] = values
+            columns[column] = values
         return TextRows(records, columns, self, ends_plainly=plain)
 
-    def _take_each(self, some: list[str]) -> TextRows | None:
-        """Parse row by row to find the end of each.
+    def _take_each(self, lines: int) -> TextRows | None:
+        """Parse the rows that begin in the next *lines*, one by one.
 
         A row whose end is not loaded is parsed again from its start, once twice as much
         is loaded.
         """
-        single = False
-        while len(self._lines) >= 2 * self._unfinished or self._at_end:
-            records, found, used = self._parse_each(some, single=single)
-            self._drop(used)
+        if len(self._lines) >= 2 * self._unfinished or self._at_end:
+            records, found, used = self._parse_each(lines)
             if used:
+                self._drop(used)
                 self._unfinished = 0
                 return self._rows(records, found)
-            if len(some) < len(self._lines):
-                # A row is longer than the window.
-                some = self._lines[: 4 * len(some) + 1]
-                single = True
-                continue
             if self._at_end:
-                self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, "".join(some))
-                self._drop(len(some))
+                rest = "".join(self._lines)
+                self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, rest)
+                self._drop(len(self._lines))
                 return None
-            self._unfinished_at = (
-                self._unfinished_at if self._unfinished else self._chars
-            )
-            self._unfinished = len(some)
+            if not self._unfinished:
+                self._unfinished_at = self._chars
+            self._unfinished = len(self._lines)
         chars = self._chars - self._unfinished_at
         if len(self._lines) > MAX_ROW_LINES or chars > MAX_LINE_CHARS:
             raise self._error("the row is too long", _QUOTE_HINT)
         return None
 
-    def _parse_each(
-        self, some: list[str], *, single: bool
-    ) -> tuple[list[str], list[list[str]], int]:
+    def _parse_each(self, lines: int) -> tuple[list[str], list[list[str]], int]:
         """Return whole rows, the fields of each, and the number of lines used."""
         records: list[str] = []
         found: list[list[str]] = []
-        reader = parse_csv(some, self.options)
+        reader = parse_csv(self._lines, self.options)
         used = 0
-        while True:
+        while used < lines:
+            cause = ""
             try:
                 for row in reader:
                     after = reader.line_num
+                    record = "".join(self._lines[used:after])
                     if row and len(row) == (self._width or len(row)):
-                        records.append("".join(some[used:after]))
+                        records.append(record)
                         found.append(row)
                     elif row:
-                        self._reject_width(row, "".join(some[used:after]), used)
+                        self._reject_width(row, record, used)
                     used = after
-                    if found and (single or not self._width):
+                    if used >= lines:
                         break
             except csv.Error as error:
                 cause = str(error)
-            else:
-                return records, found, used
             if _UNFINISHED in cause:
-                return records, found, used
-            after = reader.line_num
-            self._reject_csv(cause, "".join(some[used:after]), used)
-            used = after
+                break
+            if cause:
+                record = "".join(self._lines[used : reader.line_num])
+                self._reject_csv(cause, record, used)
+                used = reader.line_num
+        return records, found, used
 
     def _reject_width(self, row: list[str], record: str, before: int) -> None:
         """Report a row with too many or too few fields."""
@@ -302,11 +301,6 @@ class CsvReader(TextReader):
 # --- Writing --------------------------------------------------------------------------
 
 
-def _defused(field: str) -> str:
-    """Put a ' before text that a spreadsheet would run as a formula."""
-    return f"'{field}" if field.startswith(_FORMULAS) else field
-
-
 class CsvOutput(TextOutput):
     """Writes CSV: rows and their appended columns.
 
@@ -314,48 +308,32 @@ class CsvOutput(TextOutput):
     column for quotes at once.
     """
 
-    def __init__(
-        self,
-        reader: Reader | None,
-        options: FileFormatOptions,
-        part: Path | None,
-        *,
-        added: Mapping[str, Content],
-        **how: Any,
-    ) -> None:
-        """Write CSV according to *options*."""
+    def _set_format(self, reader: Reader | None, options: FileFormatOptions) -> bool:
         self._is_safe = options.spreadsheet_safe
         self._options = options
         self._delimiter = options.delimiter or ","
-        first = ""
+        keeps_text, first = False, ""
         if isinstance(reader, CsvReader):
             self._options = reader.options
             own = reader.options.delimiter or ","
             self._delimiter = options.delimiter or own
-            self.keeps_text: bool = self._delimiter == own
-            first = reader.first
+            keeps_text, first = self._delimiter == own, reader.first
         # A last row without a line end gets that of the header.
         self._end = "\r\n" if first.endswith("\r\n") else "\n"
-        self._width = len(added) + (0 if reader is None else len(reader.header))
+        self._width = len(self.added) + (0 if reader is None else len(reader.header))
         marks = (self._delimiter, '"', "\n", "\r", self._options.comment)
         self._marks = tuple(filter(None, marks))
         if self._options.skip_initial_space:
             self._marks += (" ",)
-        super().__init__(reader, options, part, added=added, **how)
+        return keeps_text
 
-    def header(self) -> str:
-        """Return what comes before the first row."""
+    def header(self, reader: Reader | None) -> str:
+        """See :meth:`TextOutput.header`."""
         names = [self.cells([name]) for name in self.added]
-        reader = self._reader
         if self.keeps_text and isinstance(reader, CsvReader):
-            return reader.prefix + self.join([reader.first], names, plain=False)
+            return self.join([reader.first], names, plain=False)
         header = [] if reader is None else reader.header
-        cells = [self.cells([name]) for name in header]
-        return self._wide_mark() + self.lines([*cells, *names])
-
-    def input_cells(self, rows: Rows) -> list[list[str]]:
-        """Format the fields of the input."""
-        return [self.cells(one) for one in rows.texts()]
+        return self.lines([*(self.cells([name]) for name in header), *names])
 
     def lines(self, cells: list[list[str]]) -> str:
         """Format rows of our own, given by column."""
@@ -389,7 +367,7 @@ class CsvOutput(TextOutput):
             return [""] * len(column)
         cells = [one or "" for one in column]
         if self._is_safe:
-            cells = list(map(_defused, cells))
+            cells = [f"'{one}" if one.startswith(_FORMULAS) else one for one in cells]
         if self._needs_quotes("".join(cells)):
             return [
                 self._quote(cell) if self._needs_quotes(cell) else cell

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +14,12 @@ from typing import Any, Final
 import attrs
 
 from uid2_async.bulk.batches import Batcher, Chunk, IdentityColumn
-from uid2_async.bulk.columns import IdentifierColumns, InputWarnings, RowStatus
+from uid2_async.bulk.columns import InputWarnings, RowStatus
 from uid2_async.bulk.files import open_reader
 from uid2_async.bulk.options import MapOptions
 from uid2_async.bulk.outcomes import MAP_V3
-from uid2_async.bulk.paths import Location, Remote
-from uid2_async.bulk.stores import copy_path, expand_locations
+from uid2_async.bulk.paths import Remote
+from uid2_async.bulk.stores import copy_path, expand_locations, through_files
 
 # The time before the command reads a row, most of it for imports.
 START_SECONDS: Final = 0.8
@@ -131,44 +130,34 @@ _SPAN: Final = 1 << (8 * _BYTES)
 class UniqueCount:
     """Counts distinct SHA-256 values by keeping the smallest of them (KMV sketch).
 
-    Exact up to 65,536 values. Beyond that, the largest value kept shows the density of
-    the values, with an error of about 0.4 %.
+    Exact up to 65,535 values. Beyond that, the 65,536th of them in order shows how
+    dense they are, with an error of about 0.4 %.
     """
 
     def __init__(self) -> None:
         """Start empty."""
         self._kept: set[int] = set()
-        # Negative values, so that the largest one is on top.
-        self._heap: list[int] = []
+        # No larger value is kept.
         self._limit = _SPAN
 
     def add(self, identities: Iterable[bytes]) -> None:
         """Count *identities*; each is a hash, or begins with one."""
-        for identity in identities:
-            value = int.from_bytes(identity[:_BYTES], "big")
-            if value < self._limit and value not in self._kept:
-                self._keep(value)
-
-    def _keep(self, value: int) -> None:
-        """Keep a value, and drop the largest one if there are too many."""
-        self._kept.add(value)
-        if len(self._heap) < _KEPT:
-            heapq.heappush(self._heap, -value)
-        else:
-            self._kept.discard(-heapq.heappushpop(self._heap, -value))
-        if len(self._heap) == _KEPT:
-            self._limit = -self._heap[0]
+        values = (int.from_bytes(identity[:_BYTES], "big") for identity in identities)
+        self._kept.update(value for value in values if value < self._limit)
+        if len(self._kept) >= 2 * _KEPT:
+            self._kept = set(sorted(self._kept)[:_KEPT])
+            self._limit = max(self._kept)
 
     @property
     def is_exact(self) -> bool:
         """Whether the count is exact."""
-        return len(self._heap) < _KEPT
+        return len(self._kept) < _KEPT
 
     def __int__(self) -> int:
         """Return the count."""
         if self.is_exact:
-            return len(self._heap)
-        return round((_KEPT - 1) * _SPAN / self._limit)
+            return len(self._kept)
+        return round((_KEPT - 1) * _SPAN / sorted(self._kept)[_KEPT - 1])
 
 
 # --- one file -------------------------------------------------------------------------
@@ -218,18 +207,35 @@ class Estimate:
 
 
 class _Count:
-    """Counts the identifiers of rows, and the requests for them."""
+    """Counts the identifiers of files, and the requests for them."""
 
-    def __init__(self, batcher: Batcher | None) -> None:
+    def __init__(self, options: MapOptions, batcher: Batcher | None) -> None:
         self.rows = 0
         self.asked = 0
         self.batches = 0
-        self._batcher = batcher
         self.status_counts: Counter[RowStatus] = Counter()
         self.unique = UniqueCount()
         self.warnings: Counter[str] = Counter()
+        self._options = options
+        self._find = options.identifier_finder()
+        self._batcher = batcher
 
-    def add(self, columns: Sequence[IdentityColumn], rows: int) -> list[list[Any]]:
+    def read(self, source: Path | None, name: str | None) -> None:
+        """Count the rows of one file."""
+        warnings = InputWarnings()
+        with closing(open_reader(source, self._options, name=name)) as reader:
+            columns = self._find(reader.header, name=reader.name)
+            reader.select(columns.wanted)
+            while True:
+                rows = reader.take(columns.step_rows)
+                if rows is not None:
+                    identities = columns.identities(rows)
+                    warnings.add(identities, self._add(identities, rows.count))
+                elif not reader.load():
+                    break
+        self.warnings.update(warnings.counts)
+
+    def _add(self, columns: Sequence[IdentityColumn], rows: int) -> list[list[Any]]:
         """Count some rows, and return the identities of each column."""
         self.rows += rows
         found = [self._add_column(column) for column in columns]
@@ -296,16 +302,20 @@ def estimate_file(
         InputError: If the file cannot be read.
     """
     options = options or MapOptions()
-    find = options.identifier_finder()
     # Without a state, the job forgets identities that it saw long ago.
     batcher = None
     if not with_state:
         window = options.dedupe_window
         batcher = Batcher(MAP_V3, batch_size=batch_size, window=window, send_raw=False)
-    count = _Count(batcher)
+    count = _Count(options, batcher)
     with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
         for pair in expand_locations(source, "."):
-            _count_file(pair.source, Path(folder), options, find, count)
+            file, name = through_files(pair, options).source, None
+            if isinstance(file, Remote):
+                name, copy = file.name, copy_path(Path(folder), file)
+                file.fetch(copy)
+                file = copy
+            count.read(file, name)
     count.end()
     costs = work_out(
         count.asked,
@@ -339,32 +349,3 @@ def _make_estimate(count: _Count, costs: Costs, *, with_state: bool) -> Estimate
         daily_batches=daily.batches,
         daily_seconds=START_SECONDS + daily.seconds,
     )
-
-
-def _count_file(
-    source: Location | None,
-    folder: Path,
-    options: MapOptions,
-    find: Callable[..., IdentifierColumns],
-    count: _Count,
-) -> None:
-    """Count the rows of one file; copy a remote one into *folder* first."""
-    name = None
-    if isinstance(source, Remote):
-        name, copy = source.name, copy_path(folder, source)
-        source.fetch(copy)
-        source = copy
-    warnings = InputWarnings()
-    reader = open_reader(source, options.for_file(source), name=name)
-    with closing(reader):
-        columns = find(reader.header, name=reader.name)
-        reader.select(columns.wanted)
-        while True:
-            rows = reader.take(columns.step_rows)
-            if rows is not None:
-                identities = columns.identities(rows)
-                found = count.add(identities, rows.count)
-                warnings.add(identities, found)
-            elif not reader.load():
-                break
-        count.warnings.update(warnings.counts)

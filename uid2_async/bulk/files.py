@@ -114,9 +114,13 @@ class TableWriter:
         self._path = path
         self._part = None if path is None else attempt("", temp_sibling, path)
         self.rows: int = 0
-        self._output = open_output(
-            None, options, self._part, added=columns, resumable=False, disk=disk
-        )
+        try:
+            self._output = open_output(
+                None, options, self._part, added=columns, resumable=False, disk=disk
+            )
+        except BaseException:
+            self._remove()
+            raise
 
     def write(self, columns: Columns) -> None:
         """Write some rows, given as columns of equal length. Blocks."""
@@ -135,6 +139,10 @@ class TableWriter:
     def close(self) -> None:
         """Close the file; remove it if it is not finished."""
         self._output.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        """Remove the unfinished file, and what was uploaded."""
         whole = None if self._remote is None else self._path
         for left in (self._part, whole):
             if left is not None:

@@ -1,15 +1,10 @@
-"""JSON lines: objects read with their text unchanged, and written with added keys.
-
-Malformed input is an error with its line number, never skipped or repaired. Messages
-never show values: the lines of such files are personal data.
-"""
+"""JSON lines: objects read with their text unchanged, and written with added keys."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from io import BufferedIOBase
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -76,10 +71,9 @@ class JsonReader(TextReader):
             self._on_bad_row = lambda _: None
         found: list[_Object] = []
         while not found and self.load():
-            while (line := "".join(self._lines[:1])).isspace():
-                self._drop(1)
+            self._skip_while(str.isspace)
             _, found = self._parse(self._lines[:_HEADER_ROWS])
-            if line and not found and len(self._lines) >= _HEADER_ROWS:
+            if not found and len(self._lines) >= _HEADER_ROWS:
                 raise InputError(
                     f"{self.name}: none of the first lines is a JSON object.",
                     hint=_JSON_HINT,
@@ -90,7 +84,7 @@ class JsonReader(TextReader):
 
     def select(
         self,
-        columns: Sequence[str],
+        columns: Sequence[int],
         keys: Sequence[str] = (),
         added: Collection[str] = (),
     ) -> None:
@@ -102,22 +96,23 @@ class JsonReader(TextReader):
                 f"{self.name}: the first objects have no keys.",
                 hint="Write the identifiers of each row as a key of its object.",
             )
-        # A file without rows has no header.
-        read = (columns, keys) if self.header else ((), ())
-        super().select(*read, added)
+        super().select(columns, keys, added)
 
     def take(self, rows: int) -> TextRows | None:
         """See :meth:`TextReader.take`."""
         some = self._lines[:rows]
         if not some:
             return None
-        records, found = self._parse(some)
-        columns = {name: self._values(name, found) for name in self._wanted}
+        lines, found = self._parse(some)
+        records = some if len(lines) == len(some) else [some[at] for at in lines]
+        columns = {
+            column: self._values(at, found, is_key=isinstance(column, str))
+            for column, at in self._wanted.items()
+        }
         bad = {at for _, wrong in columns.values() for at in wrong}
         for at in sorted(bad):
-            before = some.index(records[at])
             cause = "an identifier is not a string"
-            self._reject(cause, "Write each as a JSON string.", records[at], before)
+            self._reject(cause, "Write each as a JSON string.", records[at], lines[at])
         kept = {name: values for name, (values, _) in columns.items()}
         if bad:
             good = [at for at in range(len(records)) if at not in bad]
@@ -126,20 +121,20 @@ class JsonReader(TextReader):
         self._drop(len(some))
         return TextRows(records, kept, self)
 
-    def _values(self, name: str, found: list[_Object]) -> tuple[list[str], list[int]]:
+    def _values(
+        self, index: int, found: list[_Object], *, is_key: bool
+    ) -> tuple[list[str], list[int]]:
         """List the values of a column, and those that cannot be identifiers."""
-        key = self.header[self._wanted[name]]
+        key = self.header[index] if found else ""
         values = self._without_null([_text(one.get(key)) for one in found])
-        if name not in self._identifiers or not any(
-            one.startswith(("[", "{")) for one in values
-        ):
+        if is_key or not any(one.startswith(("[", "{")) for one in values):
             return values, []
         wrong = [at for at, one in enumerate(found) if _is_nested(one.get(key))]
         return values, wrong
 
-    def _parse(self, some: list[str]) -> tuple[list[str], list[_Object]]:
-        """Return the non-blank lines, and the fields of their objects."""
-        records: list[str] = []
+    def _parse(self, some: list[str]) -> tuple[list[int], list[_Object]]:
+        """Return the indexes of non-blank lines, and the fields of their objects."""
+        lines: list[int] = []
         found: list[_Object] = []
         for at, line in enumerate(some):
             row = None
@@ -160,9 +155,9 @@ class JsonReader(TextReader):
                 if not self._taken.isdisjoint(map(str.casefold, keys)):
                     refuse_taken(keys, self._added, name=self.name)
                 self._checked = keys
-            records.append(line)
+            lines.append(at)
             found.append(row)
-        return records, found
+        return lines, found
 
     def parse(self, records: list[str]) -> list[list[str | None]]:
         """List the values of all columns; see :meth:`TextRows.texts`."""
@@ -212,36 +207,20 @@ class JsonOutput(TextOutput):
     Only the end of an object is changed, so that numbers keep all digits.
     """
 
-    def __init__(
-        self,
-        reader: Reader | None,
-        options: FileFormatOptions,
-        part: Path | None,
-        *,
-        added: Mapping[str, Content],
-        **how: Any,
-    ) -> None:
-        """Write JSON lines; see :class:`TextOutput`."""
-        self.keeps_text: bool = isinstance(reader, JsonReader)
-        header = [] if reader is None or self.keeps_text else list(reader.header)
+    def _set_format(self, reader: Reader | None, options: FileFormatOptions) -> bool:  # noqa: ARG002 - there is one format
+        keeps_text = isinstance(reader, JsonReader)
+        header = [] if reader is None or keeps_text else list(reader.header)
         if reader is not None:
             refuse_repeated(header, name=reader.name)
-        names = (_encode_json(name).decode() for name in (*header, *added))
+        names = (_encode_json(name).decode() for name in (*header, *self.added))
         escaped = [name.replace("%", "%%") for name in names]
         self._shape = ",".join(f"{name}:%s" for name in escaped)
-        super().__init__(reader, options, part, added=added, **how)
-
-    def header(self) -> str:
-        """Return what comes before the first row."""
-        reader = self._reader
-        if isinstance(reader, JsonReader):
-            return reader.prefix
-        return self._wide_mark()
+        return keeps_text
 
     def input_cells(self, rows: Rows) -> list[list[str]]:
-        """Format the values of the input; Arrow numbers stay numbers."""
+        """Format the fields of the input; Arrow numbers stay numbers."""
         if isinstance(rows, TextRows):
-            return [self.cells(one) for one in rows.texts()]
+            return super().input_cells(rows)
         return rows.json_cells()
 
     def lines(self, cells: list[list[str]]) -> str:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import gzip
 import os
 import shutil
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from enum import Enum, StrEnum
 from glob import escape as glob_escape, glob, has_magic
 from hashlib import sha256
 from importlib import import_module
+from operator import itemgetter
 from pathlib import Path, PurePath
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -210,6 +213,11 @@ class FileFormatOptions:
             raise ConfigError(
                 "A comment prefix must be text such as #, without a quote."
             )
+        if self.delimiter and self.delimiter in (escape, (comment or "")[:1]):
+            raise ConfigError(
+                "The delimiter cannot be the escape or begin a comment.",
+                hint="Pass the `delimiter` of the file, or another character.",
+            )
 
     def for_file(
         self, path: PurePath | None, *, other: PurePath | None = None
@@ -219,26 +227,21 @@ class FileFormatOptions:
         named = _SUFFIXES.get(suffix, _SUFFIXES.get(_suffix(other)))
         given: Format | None = self.format
         chosen = (named or Format.CSV) if given is None else given
-        if not chosen.is_text:
-            _refuse_streams(path, chosen)
+        if not chosen.is_text and path is None:
+            raise InputError(
+                f"{chosen.capitalize()} cannot be read from stdin or written to "
+                "stdout.",
+                hint="Name files, or use CSV or JSON lines.",
+            )
+        if not chosen.is_text and is_gzipped(path):
+            raise InputError(
+                f"{printable(str(path))}: {chosen.capitalize()} files are not "
+                "compressed as a whole.",
+                hint="They compress their columns themselves. Drop the .gz.",
+            )
         tabs = suffix == ".tsv" or (path is None and _suffix(other) == ".tsv")
         return attrs.evolve(
             self, format=chosen, delimiter=self.delimiter or ("\t" if tabs else ",")
-        )
-
-
-def _refuse_streams(path: PurePath | None, chosen: Format) -> None:
-    """Reject streams and compression for formats that are not text."""
-    if path is None:
-        raise InputError(
-            f"{chosen.capitalize()} cannot be read from stdin or written to stdout.",
-            hint="Name files, or use CSV or JSON lines.",
-        )
-    if is_gzipped(path):
-        raise InputError(
-            f"{printable(str(path))}: {chosen.capitalize()} files are not compressed "
-            "as a whole.",
-            hint="They compress their columns themselves. Drop the .gz.",
         )
 
 
@@ -311,8 +314,8 @@ class Remote(Unpicklable, ABC):
 Location: TypeAlias = Path | Remote
 
 
-def _path_of(location: Location | None) -> PurePath | None:
-    """Return the path whose name shows the format."""
+def path_of(location: Location | None) -> PurePath | None:
+    """Return the path whose name shows the format; None for stdin and stdout."""
     return location.path if isinstance(location, Remote) else location
 
 
@@ -339,16 +342,14 @@ class FilePair:
         The format of *options* is the input's; the output's name sets its own. A
         delimiter of None for the output means the input's.
         """
-        read, written = _path_of(self.source), _path_of(self.target)
+        read, written = path_of(self.source), path_of(self.target)
         suffix = _suffix(written)
         named = _SUFFIXES.get(suffix)
         # A name without a known suffix keeps the format of the input.
         other = None if named is None or not named.is_text else written
         source = options.for_file(read, other=other)
-        chosen = named or source.format or Format.CSV
-        if not chosen.is_text:
-            _refuse_streams(written, chosen)
-        if options.spreadsheet_safe and chosen is not Format.CSV:
+        target = attrs.evolve(options, format=named or source.format).for_file(written)
+        if options.spreadsheet_safe and target.format is not Format.CSV:
             raise ConfigError("Only CSV can be made safe for spreadsheets.")
         delimiter = options.delimiter
         if suffix == ".tsv":
@@ -356,18 +357,10 @@ class FilePair:
         elif source.format is Format.CSV:
             was_tabs = _suffix(read) == ".tsv" and delimiter is None
             delimiter = "," if was_tabs and suffix == ".csv" else None
-        return source, attrs.evolve(options, format=chosen, delimiter=delimiter)
+        return source, attrs.evolve(target, delimiter=delimiter)
 
 
-def is_many(source: str) -> bool:
-    """Return whether *source* is a folder or a pattern."""
-    path = Path(source)
-    return source != STDIO and (
-        path.is_dir() or (has_magic(source) and not path.exists())
-    )
-
-
-def find_files(source: str, target: Path | None = None) -> list[tuple[str, Path]]:
+def find_files(source: str, target: Path | None = None) -> list[tuple[str, Location]]:
     """Find the files of a folder or pattern, and the names of their outputs.
 
     Includes subfolders; sorted. Hidden files, and files that begin with an underscore,
@@ -381,23 +374,25 @@ def find_files(source: str, target: Path | None = None) -> list[tuple[str, Path]
         parts = root.parts
         fixed = next(at for at, part in enumerate(parts) if has_magic(part))
         root = Path(*parts[:fixed])
-    outputs = (target or Path(os.devnull)).resolve()
-    may_meet = target is not None and root.resolve() in outputs.parents
-    found = []
+    folders = {root, *resolve(root).parents}
+    outputs = resolve(target or Path(os.devnull))
+    may_meet = target is not None and resolve(root) in outputs.parents
+    found: dict[str, Location] = {}
     for path in map(Path, glob(pattern, recursive=True)):  # noqa: PTH207 - the pattern may be absolute
         name = path.relative_to(root)
         if any(part.startswith((".", "_")) for part in name.parts):
             continue
-        is_output = may_meet and outputs in path.resolve().parents
+        is_output = may_meet and outputs in resolve(path).parents
         if path.is_file() and not is_output:
-            found.append((str(name), path))
-    _refuse_tables(root, (path for _, path in found))
+            found[str(name)] = path
+            folders.update(path.parents)
+    refuse_tables(folders)
     if not found:
         raise InputError(
             f"No files were found in {printable(source)}.",
             hint="Hidden files, and files that begin with _, are ignored.",
         )
-    return sorted(found)
+    return sorted(found.items(), key=itemgetter(0))
 
 
 # A table has a log of the files that belong to it.
@@ -434,20 +429,17 @@ def lake_table_error(name: str, kind: str) -> InputError:
     )
 
 
-def _refuse_tables(root: Path, files: Iterable[Path]) -> None:
-    """Reject a lake table, whose folder also contains deleted rows."""
-    folders = {root, *root.resolve().parents}
-    folders.update(parent for path in files for parent in path.parents)
+def refuse_tables(folders: Iterable[Path]) -> None:
+    """Reject folders of lake tables, which also contain deleted rows."""
     for folder in folders:
         kind = lake_format(folder)
         if kind is not None:
             raise lake_table_error(str(folder), kind)
 
 
-def refuse_table_file(path: Path | None) -> None:
-    """Reject a data file of a lake table, whose rows may have been deleted."""
-    if path is not None and _SUFFIXES.get(_suffix(path)) is Format.PARQUET:
-        _refuse_tables(path.parent, [])
+def resolve(path: Path) -> Path:
+    """Return the absolute path without links. A loop of links stays as it is."""
+    return Path(os.path.realpath(path))
 
 
 # --- Roles ----------------------------------------------------------------------------
@@ -469,50 +461,45 @@ def check_roles(
 ) -> None:
     """Reject a path with two roles in one job, also inside one of its *folders*."""
     owners: dict[object, str] = {}
-    inside = {path.resolve(): name for name, path in (folders or {}).items() if path}
+    inside = {resolve(path): name for name, path in (folders or {}).items() if path}
     for role, given in roles.items():
         paths = [given] if isinstance(given, Path | Remote) else list(given or ())
+        names = set()
         for path in paths:
-            keys = list(_identity_keys(path))
-            for key in keys:
-                owner = owners.setdefault(key, role)
-                if owner != role:
-                    _refuse_roles(owner, role, path)
+            keys = _identity_keys(path)
+            names.add(keys[0])
+            taken = [owners.setdefault(key, role) for key in keys]
             parents = Path(keys[0]).parents if isinstance(path, Path) else ()
-            for folder in inside.keys() & {*keys, *parents}:
-                _refuse_roles(inside[folder], role, path)
-        if role != "IN" and len(set(map(_resolve_folder, paths))) < len(paths):
+            taken += [inside[one] for one in inside.keys() & {*keys, *parents}]
+            for owner in taken:
+                if owner != role:
+                    raise InputError(
+                        f"{owner} and {role} are the same file or folder: "
+                        f"{printable(str(path))}.",
+                        hint="Give each a name of its own.",
+                    )
+        if role != "IN" and len(names) < len(paths):
             raise InputError(
                 f"Two outputs would have the same name in {role}.",
                 hint="Give each output a name of its own.",
             )
 
 
-def _refuse_roles(one: str, other: str, path: Location) -> None:
-    """Raise the error for two roles of one path."""
-    raise InputError(
-        f"{one} and {other} are the same file or folder: {printable(str(path))}.",
-        hint="Give each a name of its own.",
-    )
+def _identity_keys(path: Location) -> list[Any]:
+    """List what identifies a file: its name in its folder, its link target, its inode.
 
-
-def _resolve_folder(path: Location) -> str | Path:
-    """Resolve the folder of a path, but not the name itself."""
+    Links are resolved in the folder, but not in the name.
+    """
     if isinstance(path, Remote):
-        return path.name
-    return path.parent.resolve() / path.name if path.name else path.resolve()
-
-
-def _identity_keys(path: Location) -> Iterator[Any]:
-    """Yield keys that identify a file: its path, its link target, its inode."""
-    yield _resolve_folder(path)
-    if isinstance(path, Remote):
-        return
-    yield path.resolve()
+        return [path.name]
+    target = resolve(path)
+    keys: list[Any] = [resolve(path.parent) / path.name if path.name else target]
+    keys.append(target)
     with contextlib.suppress(OSError):
         found = path.stat()
         if stat.S_ISREG(found.st_mode):
-            yield found.st_dev, found.st_ino
+            keys.append((found.st_dev, found.st_ino))
+    return keys
 
 
 def check_targets(
@@ -530,16 +517,17 @@ def check_targets(
     The *others* are further outputs by role, and *roles* and *folders* further paths
     that a job uses. An *unfinished* run may have left its outputs.
     """
-    others = {role: one for role, one in (others or {}).items() if one is not None}
     for pair in pairs:
         if isinstance(pair.source, Path):
             _check_source(pair.source)
     sources = [pair.source for pair in pairs if pair.source is not None]
     targets = [pair.target for pair in pairs if pair.target is not None]
     check_roles(
-        {"IN": sources, "OUT": targets, **(roles or {}), **others}, folders=folders
+        {"IN": sources, "OUT": targets, **(roles or {}), **(others or {})},
+        folders=folders,
     )
-    for pair in (*pairs, *(FilePair(None, one) for one in others.values())):
+    more = [FilePair(None, one) for one in (others or {}).values()]
+    for pair in (*pairs, *more):
         if isinstance(pair.target, Remote):
             pair.target.check_target(may_exist=force or unfinished)
         elif pair.target is not None:
@@ -568,14 +556,18 @@ def _check_source(path: Path) -> None:
 
 
 def attempt_read(
-    path: Path, call: Callable[[], _T], *, hint: str = "Check the path."
+    path: Path,
+    call: Callable[[], _T],
+    *,
+    verb: str = "read",
+    hint: str = "Check the path.",
 ) -> _T:
-    """Make a call that reads *path*; on failure, raise an error with the cause."""
+    """Make a call that looks at *path*; on failure, raise an error with the cause."""
     try:
         return call()
     except OSError as error:
         cause = error.strerror or type(error).__name__
-    raise InputError(f"{printable(str(path))} cannot be read: {cause}.", hint=hint)
+    raise InputError(f"{printable(str(path))} cannot be {verb}: {cause}.", hint=hint)
 
 
 def _check_target(
@@ -586,9 +578,14 @@ def _check_target(
     if not folder.is_dir():
         raise InputError(f"The folder of {shown} does not exist.", hint="Create it.")
     check_folder(folder, allow_shared)
-    try:
-        found = target.lstat()
-    except FileNotFoundError:
+
+    def look() -> os.stat_result | None:
+        with contextlib.suppress(FileNotFoundError):
+            return target.lstat()
+        return None
+
+    found = attempt_read(target, look, verb="written", hint="Rename it.")
+    if found is None:
         return
     if stat.S_ISLNK(found.st_mode):
         raise InputError(
@@ -640,12 +637,14 @@ def identify(path: Location) -> InputIdentity:
     )
 
 
-def check_unchanged(path: Location, before: InputIdentity) -> None:
-    """Reject an input that was changed while it was read.
+def check_unchanged(
+    path: Location, before: InputIdentity, *, size: int | None = None
+) -> None:
+    """Reject an input that was changed while it was read, or is not of *size* bytes.
 
     Call this before the output gets its name.
     """
-    if identify(path) != before:
+    if identify(path) != before or size not in (None, before.size):
         raise InputError(
             f"{printable(str(path))} was changed while it was read.",
             hint="Wait until it is complete. Then run the job again (`restart=True`).",
@@ -677,7 +676,7 @@ def write_atomically(
 
 
 def move_file(part: Path, target: Path, *, disk: Disk = DISK) -> None:
-    """Move a complete part to its name, also across file systems.
+    """Move a complete part to its name, also across file systems; compress a ``.gz``.
 
     A missing part was moved by an earlier run.
     """
@@ -688,12 +687,21 @@ def move_file(part: Path, target: Path, *, disk: Disk = DISK) -> None:
             f"Both {printable(str(target))} and its saved part are missing.",
             hint="Discard the job and start over (`restart=True`).",
         )
-    if part.stat().st_dev == target.parent.stat().st_dev:
+    refusal = f"{printable(str(target))} cannot be put in place"
+    folder = attempt(refusal, target.parent.stat)
+    if folder.st_dev == part.stat().st_dev and not is_gzipped(target):
         replace(part, target, disk=disk)
         return
 
     def copy(path: Path) -> None:
-        with part.open("rb") as source, os.fdopen(open_private(path), "wb") as file:
+        with ExitStack() as stack:
+            source = stack.enter_context(part.open("rb"))
+            file: Any = stack.enter_context(os.fdopen(open_private(path), "wb"))
+            if is_gzipped(target):
+                # The same bytes for the same rows. The level is gzip's own default;
+                # Python's differs between versions.
+                packed = gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
+                file = stack.enter_context(packed)
             shutil.copyfileobj(source, file)
 
     write_atomically(target, copy, disk=disk)

@@ -166,30 +166,28 @@ def check_folder(path: Path, allow_shared: bool = False) -> None:  # noqa: FBT00
 
 
 def _others_can_write(status: os.stat_result) -> bool:
-    """Return whether others can replace files in the folder of *status*."""
-    mode = status.st_mode
-    is_for_group = mode & stat.S_IWGRP and not _is_private_group(status)
-    return not mode & stat.S_ISVTX and bool(mode & stat.S_IWOTH or is_for_group)
+    """Return whether others can replace files in the folder of *status*.
 
-
-def _is_private_group(status: os.stat_result) -> bool:
-    """Return whether the owner is the only member of a folder's group.
-
-    Most Linux distributions create such a group for each user, with the user's name.
+    Not in a private group, whose only member is the owner: most Linux distributions
+    create one for each user, with the user's name.
     """
     import grp  # noqa: PLC0415 - Windows has none
     import pwd  # noqa: PLC0415 - as above
 
+    mode = status.st_mode
+    if mode & stat.S_ISVTX or not mode & (stat.S_IWOTH | stat.S_IWGRP):
+        return False
     try:
         owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
     except KeyError:
-        return False
+        return True
     members = {user.pw_name for user in pwd.getpwall() if user.pw_gid == group.gr_gid}
-    return (
+    is_private = (
         owner.pw_gid == group.gr_gid
         and owner.pw_name == group.gr_name
         and {*members, *group.gr_mem} <= {owner.pw_name}
     )
+    return bool(mode & stat.S_IWOTH) or not is_private
 
 
 def write_all(descriptor: int, data: bytes, name: str, *, disk: Disk = DISK) -> None:

@@ -10,7 +10,6 @@ The text of a foreign exception is never shown: it may contain a signed URL or a
 from __future__ import annotations
 
 import errno
-import importlib
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from functools import partial
 from glob import has_magic
 from hashlib import sha256
 from itertools import takewhile
+from operator import itemgetter
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
@@ -40,15 +40,18 @@ from uid2_async.bulk.paths import (
     InputIdentity,
     Location,
     Remote,
+    check_unchanged,
     find_files,
-    is_many,
     known_suffix,
     lake_format,
     lake_table_error,
     load_extra,
-    refuse_table_file,
+    path_of,
+    refuse_tables,
+    resolve,
+    write_atomically,
 )
-from uid2_async.bulk.private_files import DISK, Disk, open_private, replace
+from uid2_async.bulk.private_files import DISK, Disk, open_private
 from uid2_async.bulk.text import open_stdio
 from uid2_async.config import is_loopback
 from uid2_async.errors import InputError, JobError, UID2Error
@@ -128,7 +131,18 @@ def local_path(name: str | os.PathLike[str], role: str) -> Path:
             f"{role} must be on this machine, not at a URL.",
             hint="Name a file or a folder of a local disk.",
         )
-    return Path(name)
+    return _path(name)
+
+
+def _path(name: str | os.PathLike[str]) -> Path:
+    """Return a path; reject a name that no file can have."""
+    path = os.fspath(name)
+    if not path or "\0" in path:
+        raise InputError(
+            "The name of a file must not be empty or have a NUL character.",
+            hint="Check the arguments, and the variables in them.",
+        )
+    return Path(path)
 
 
 def copy_path(folder: Path, remote: Remote, *, version: str = "") -> Path:
@@ -154,7 +168,12 @@ def _check_url(url: str) -> tuple[str, _Store]:
             "The scheme of a URL must be s3, gs, az or https.",
             hint="Name a local file by its path, without file://.",
         )
-    parts = urlsplit(url) if store is _HTTPS else None
+    try:
+        parts = urlsplit(url) if store is _HTTPS else None
+    except ValueError:
+        parts, store = None, None
+    if store is None:
+        raise InputError("The URL cannot be parsed.", hint="Check its host.")
     has_user = parts is not None and (parts.username or parts.password)
     if has_user or (parts is None and "@" in url[len(scheme) + 3 :].partition("/")[0]):
         raise InputError(
@@ -172,9 +191,13 @@ def _open_store(url: str) -> StoreFile:
     scheme, store = _check_url(url)
     name = _display_name(url)
     what = f"{name} needs the extra '{store.extra}'"
-    fsspec, _ = load_extra(store.extra, what, "fsspec", store.package)
+    fsspec, package = load_extra(store.extra, what, "fsspec", store.package)
     # gcsfs logs retries with tracebacks, on stderr if logging is not configured.
     logging.getLogger(store.package).addHandler(logging.NullHandler())
+    options: dict[str, Any] = {}
+    if store is _HTTPS:  # long downloads are allowed, but not stalled ones
+        timeout = package.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+        options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
     # Not shared: other code in the process may use other credentials. Listings are not
     # cached: a file may change at any time.
     make = partial(
@@ -182,18 +205,11 @@ def _open_store(url: str) -> StoreFile:
         scheme,
         skip_instance_cache=True,
         use_listings_cache=False,
-        **_http_options() if store is _HTTPS else {},
+        **options,
     )
     fs = _call(name, store, make)
     key = url if store is _HTTPS else str(fs._strip_protocol(url))  # noqa: SLF001 - fsspec offers no public name for it
     return StoreFile(url=url, fs=fs, key=key)
-
-
-def _http_options() -> dict[str, Any]:
-    """Return options that allow long downloads, but not stalled ones."""
-    aiohttp = importlib.import_module("aiohttp")
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
-    return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
 
 
 def _display_name(url: str) -> str:
@@ -280,18 +296,14 @@ class StoreFile(Remote):
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
         """Download the object into the file *copy*. Blocks."""
         before = self.identify()
-        unfinished = copy.with_name(f"{copy.name}.unfinished")
-        unfinished.unlink(missing_ok=True)
-        os.close(open_private(unfinished))
-        self._run(self._fs.get_file, self._key, str(unfinished))
-        size = unfinished.stat().st_size
-        if self.identify() != before or (before.size and size != before.size):
-            raise InputError(
-                f"{self.name} was changed while it was read.",
-                hint="Wait until it is complete. Then run the job again "
-                "(`restart=True`).",
-            )
-        replace(unfinished, copy, disk=disk)
+
+        def download(path: Path) -> None:
+            os.close(open_private(path))
+            self._run(self._fs.get_file, self._key, str(path))
+            size = path.stat().st_size if before.size else None
+            check_unchanged(self, before, size=size)
+
+        write_atomically(copy, download, disk=disk)
 
     def check_target(self, *, may_exist: bool) -> None:
         """Raise if the object must not be written. Blocks."""
@@ -324,7 +336,7 @@ class StoreFile(Remote):
         return None
 
     def find(self) -> Iterator[tuple[str, Location]]:
-        """Yield the objects of this folder or pattern, with their names in it."""
+        """Yield the names and objects in this folder or pattern. Blocks."""
         parts = self._key.rstrip("/").split("/")
         fixed = list(takewhile(lambda part: not has_magic(part), parts))
         root = "/".join(fixed)
@@ -417,24 +429,19 @@ def _call(
         return call()
     except UID2Error:
         raise
-    except Exception as error:  # noqa: BLE001 - each store has errors of its own
-        reason, found = _explain(_cause_of(error), name, store)
+    except Exception as failure:  # noqa: BLE001 - each store has errors of its own
+        error: BaseException = failure
+        # fsspec reports any failure of a URL as a missing file.
+        while isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+            error = error.__cause__
+        reason, found = _explain(error, name, store)
     if reason is ignore:
         return None
     raise found
 
 
-def _cause_of(error: Exception) -> Exception:
-    """Return the real cause: fsspec reports any failure of a URL as a missing file."""
-    while isinstance(error, FileNotFoundError):
-        if not isinstance(error.__cause__, Exception):
-            break
-        error = error.__cause__
-    return error
-
-
 def _explain(  # noqa: PLR0911 - one table, to be read as a whole
-    error: Exception, name: str, store: _Store
+    error: BaseException, name: str, store: _Store
 ) -> tuple[_Reason, UID2Error]:
     """Choose only by class and number."""
     kind = type(error).__name__
@@ -482,7 +489,7 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
     )
 
 
-def _status_of(error: Exception) -> int | None:
+def _status_of(error: BaseException) -> int | None:
     response = getattr(error, "response", None)  # botocore's
     told = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
     if isinstance(told.get("HTTPStatusCode"), int):
@@ -503,9 +510,7 @@ def locate(name: str | Remote) -> Location | None:
         return name
     if name == STDIO:
         return None
-    if not is_url(name):
-        return Path(name)
-    return _open_store(name)
+    return _open_store(name) if is_url(name) else _path(name)
 
 
 @attrs.frozen(kw_only=True)
@@ -533,24 +538,21 @@ class Pipe(Remote):
         """See :class:`~uid2_async.bulk.paths.Remote`."""
         return PurePath(f"{self.stream}{self.suffix}")
 
-    def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
+    def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:  # noqa: ARG002 - a pipe has no second chance
         """See :class:`~uid2_async.bulk.paths.Remote`."""
-        del disk
         with os.fdopen(open_private(copy), "wb") as file:
             shutil.copyfileobj(open_stdio(sys.stdin, "rb"), file)
 
-    def check_target(self, *, may_exist: bool) -> None:
+    def check_target(self, *, may_exist: bool) -> None:  # noqa: ARG002 - nothing is replaced
         """Reject writing to a terminal."""
-        del may_exist
         if sys.stdout.isatty():
             raise InputError(
                 f"{self.suffix[1:].capitalize()} cannot be shown on a terminal.",
                 hint="Name a file, or pipe it into another program.",
             )
 
-    def deliver(self, whole: Path, *, job: str = "") -> None:
+    def deliver(self, whole: Path, *, job: str = "") -> None:  # noqa: ARG002 - as above
         """Write a complete file to stdout. Blocks."""
-        del job
         stream = open_stdio(sys.stdout, "wb")
         with whole.open("rb") as file:
             shutil.copyfileobj(file, stream)
@@ -569,13 +571,11 @@ def through_files(
     if source is None and given is not None and not given.is_text:
         source = Pipe(stream="stdin", suffix=f".{given}")
     elif source is None and spool:
-        other = target.path if isinstance(target, Remote) else target
-        how = options.for_file(None, other=other)
+        how = options.for_file(None, other=path_of(target))
         is_tsv = how.format is Format.CSV and how.delimiter == "\t"
         source = Pipe(stream="stdin", suffix=".tsv" if is_tsv else f".{how.format}")
     if target is None:
-        read = source.path if isinstance(source, Remote) else source
-        written = options.for_file(read).format
+        written = options.for_file(path_of(source)).format
         if written is not None and not written.is_text:
             target = Pipe(stream="stdout", suffix=f".{written}")
     return attrs.evolve(pair, source=source, target=target)
@@ -586,64 +586,66 @@ def expand_locations(
 ) -> list[FilePair]:
     """List the inputs and outputs of a job, local or remote."""
     target = target if isinstance(target, Remote) else os.fspath(target)
-    if isinstance(source, Remote):
-        return [FilePair(source, locate(target))]
-    source = os.fspath(source)
-    if is_url(source):
-        return _expand_url(source, target)
-    is_folder = source != STDIO and Path(source).is_dir()
-    if is_folder and lake_format(Path(source)) == "Delta Lake":
-        return [FilePair(DeltaTable(location=source), locate(target))]
-    if is_many(source):
-        is_elsewhere = isinstance(target, Remote) or target == STDIO or is_url(target)
-        folder = None if is_elsewhere else Path(str(target))
-        return _pair_all(find_files(source, folder), target)
-    path = None if source == STDIO else Path(source)
-    refuse_table_file(path)
-    return [FilePair(path, locate(target))]
-
-
-def _pair_all(
-    found: list[tuple[str, Location]] | list[tuple[str, Path]], target: str | Remote
-) -> list[FilePair]:
-    """Return the pairs of several inputs and their outputs."""
+    source = source if isinstance(source, Remote) else os.fspath(source)
+    if isinstance(source, Remote) or source == STDIO:
+        found: Location | list[tuple[str, Location]] | None = locate(source)
+    elif is_url(source):
+        found = _find_at_url(source)
+    else:
+        found = _find_at_path(source, target)
+    if not isinstance(found, list):
+        return [FilePair(found, locate(target))]
     if isinstance(target, Remote) or target == STDIO:
         where = "stdout" if target == STDIO else str(target)
         raise InputError(
             f"Several files cannot be written to {where}.", hint="Name a folder."
         )
-    if not is_url(target):
-        folder = Path(target)
-        return [FilePair(one, folder / name, folder) for name, one in found]
-    store = _open_store(target)
-    return [FilePair(one, store.child(name)) for name, one in found]
+    if is_url(target):
+        store = _open_store(target)
+        return [FilePair(one, store.child(name)) for name, one in found]
+    folder = _path(target)
+    return [FilePair(one, folder / name, folder) for name, one in found]
 
 
-def _expand_url(source: str, target: str | Remote) -> list[FilePair]:
-    """List the inputs at a URL."""
-    one = _open_store(source)
+def _find_at_path(
+    source: str, target: str | Remote
+) -> Location | list[tuple[str, Location]]:
+    """Return a file, or the names and files of a folder or a pattern."""
+    path = _path(source)
+    # Unlike those of Path, these never fail.
+    is_folder, is_there = os.path.isdir(path), os.path.exists(path)  # noqa: PTH110, PTH112
+    if is_folder and lake_format(path) == "Delta Lake":
+        return DeltaTable(location=source)
+    if is_folder or (has_magic(source) and not is_there):
+        is_elsewhere = isinstance(target, Remote) or target == STDIO or is_url(target)
+        return find_files(source, None if is_elsewhere else Path(str(target)))
+    if path.suffix.lower() == ".parquet":
+        refuse_tables([path.parent, *resolve(path.parent).parents])
+    return path
+
+
+def _find_at_url(source: str) -> Location | list[tuple[str, Location]]:
+    """Return a file or an object, or the names and objects of a folder or a pattern."""
+    store = _open_store(source)
     is_pattern, is_folder = has_magic(source), source.endswith("/")
-    if one.is_web:
-        return [FilePair(one, locate(target))]
-    info = None if is_folder else one.fetch_info()
-    if info is not None and info.get("type") != "directory":
-        return [FilePair(one, locate(target))]
-    if not is_pattern:
-        kind = one.lake_format()
-        if kind == "Delta Lake":
-            return [FilePair(DeltaTable(location=source), locate(target))]
-        if kind is not None:
-            raise lake_table_error(one.name, kind)
-    found = sorted(one.find(), key=lambda each: each[0])
-    if not found:
-        missing = one.missing()
-        if info is None and not is_pattern and not is_folder:
-            raise missing
-        raise InputError(
-            f"No files were found in {one.name}.",
-            hint="Hidden files, and files that begin with _, are ignored.",
-        )
-    return _pair_all(found, target)
+    info = None if store.is_web or is_folder else store.fetch_info()
+    if store.is_web or (info is not None and info.get("type") != "directory"):
+        return store
+    kind = None if is_pattern else store.lake_format()
+    if kind == "Delta Lake":
+        return DeltaTable(location=source)
+    if kind is not None:
+        raise lake_table_error(store.name, kind)
+    found = sorted(store.find(), key=itemgetter(0))
+    if found:
+        return found
+    missing = store.missing()
+    if info is None and not is_pattern and not is_folder:
+        raise missing
+    raise InputError(
+        f"No files were found in {store.name}.",
+        hint="Hidden files, and files that begin with _, are ignored.",
+    )
 
 
 strip_tracebacks(globals())

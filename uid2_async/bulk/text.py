@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import gzip
 import os
-import shutil
 import stat
 import sys
 import zlib
@@ -17,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from io import BufferedIOBase, StringIO
+from itertools import takewhile
 from os import fstat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, cast
@@ -27,14 +27,11 @@ from uid2_async.bulk.columns import find_wanted
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
-    is_gzipped,
     move_file,
-    write_atomically,
 )
 from uid2_async.bulk.private_files import (
     DISK,
     Disk,
-    open_private,
     reopen_private,
     sync_file,
     write_all,
@@ -108,7 +105,7 @@ class TextRows:
     """
 
     records: list[str]
-    _columns: Mapping[str, list[str]]
+    _columns: Mapping[int | str, list[str]]
     _reader: TextReader
     ends_plainly: bool = False
 
@@ -117,8 +114,11 @@ class TextRows:
         """The number of rows; zero if there were only blank lines."""
         return len(self.records)
 
-    def values(self, column: str) -> list[str]:
-        """List the values of a wanted column; a missing value is empty."""
+    def values(self, column: int | str) -> list[str]:
+        """List the values of an identifier column, by index, or of a key, by name.
+
+        A missing value is empty.
+        """
         return self._columns[column]
 
     def texts(self) -> list[list[str | None]]:
@@ -138,7 +138,6 @@ class TextReader(ABC):
         encoding: The detected encoding of the file.
         header: The names of the columns.
         prefix: The text before them in the file: a byte order mark, a sep= line.
-        first: The header as it is in the file; empty for JSON lines.
     """
 
     def __init__(
@@ -156,10 +155,8 @@ class TextReader(ABC):
         self.encoding: str = options.encoding
         self.header: Sequence[str] = ()
         self.prefix: str = ""
-        self.first: str = ""
         self._on_bad_row = on_bad_row
-        self._wanted: dict[str, int] = {}
-        self._identifiers: frozenset[str] = frozenset()
+        self._wanted: dict[int | str, int] = {}
         self._stream = stream
         # From a pipe, read what is available: its writer may be slow.
         self._read_some = stream.read1
@@ -323,17 +320,19 @@ class TextReader(ABC):
 
     def select(
         self,
-        columns: Sequence[str],
+        columns: Sequence[int],
         keys: Sequence[str] = (),
         added: Collection[str] = (),
     ) -> None:
         """Set the columns to read, before any rows are taken.
 
-        The values of *keys* are taken unchanged. No column may have the name of one of
-        *added*, which will be appended.
+        The *columns* of identifiers are given by index. The values of *keys* are taken
+        unchanged. No column may have the name of one of *added*, which will be
+        appended.
         """
-        self._wanted = find_wanted(self.header, (*columns, *keys), added, self.name)
-        self._identifiers = frozenset(columns) - frozenset(keys)
+        if not self.header:  # a file without rows
+            keys = ()
+        self._wanted = find_wanted(self.header, columns, keys, added, name=self.name)
 
     @abstractmethod
     def take(self, rows: int) -> TextRows | None:
@@ -363,6 +362,10 @@ class TextReader(ABC):
                     hint="Discard the job and start over (`restart=True`).",
                 )
 
+    def _skip_while(self, is_blank: Callable[[str], bool]) -> None:
+        """Drop loaded lines up to the first that is not blank, all at once."""
+        self._drop(len(list(takewhile(is_blank, self._lines))))
+
     def _drop(self, count: int) -> None:
         del self._lines[:count]
         self._line += count
@@ -386,15 +389,14 @@ class TextReader(ABC):
 # --- Writing --------------------------------------------------------------------------
 
 
-def iso_text(seconds: int) -> str:
-    """Format a time as ISO 8601 in UTC."""
-    instant = datetime.fromtimestamp(seconds, UTC)
-    return instant.isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def iso_texts(column: Sequence[Any]) -> list[str | None]:
-    """Format the times of a column."""
-    return [None if one is None else iso_text(one) for one in column]
+def iso_texts(column: Sequence[int | None]) -> list[str | None]:
+    """Format the times of a column as ISO 8601 in UTC."""
+    return [
+        one
+        if one is None
+        else datetime.fromtimestamp(one, UTC).isoformat(timespec="seconds")[:-6] + "Z"
+        for one in column
+    ]
 
 
 def split_line_end(record: str, default: str) -> tuple[str, str]:
@@ -427,7 +429,6 @@ class TextOutput(ABC):
             so that no more rows are lost with the process.
     """
 
-    keeps_text: bool = False
     save_rows: int = 5_000
 
     def __init__(
@@ -443,11 +444,11 @@ class TextOutput(ABC):
     ) -> None:
         """Open the part, or stdout; append to the *saved* bytes."""
         self.added: Mapping[str, Content] = added
-        self._reader = reader
         self._iso = bool(options.iso)
         self._encoding = options.encoding
         if isinstance(reader, TextReader):
             self._encoding = reader.encoding
+        self.keeps_text: bool = self._set_format(reader, options)
         self._part = part
         self._disk = disk
         self._size = int(saved or 0)
@@ -459,20 +460,24 @@ class TextOutput(ABC):
             self._descriptor = reopen_private(part, self._size)
         if saved is None:
             try:
-                self._write_header()
+                self._write_header(reader)
             except BaseException:
                 self.close()
                 raise
 
-    def _write_header(self) -> None:
+    def _write_header(self, reader: Reader | None) -> None:
         """Write what comes before the first row."""
-        header = self.header()
-        mark = ""
+        prefix = reader.prefix if isinstance(reader, TextReader) else ""
+        if not self.keeps_text:
+            # Of a converted input, a byte order mark remains if its encoding needs one.
+            is_marked = prefix.startswith(MARK) and self._encoding != "utf-8"
+            prefix = MARK if is_marked else ""
         if self._encoding in WIDE:
             # The byte order mark shows which one.
-            self._encoding, mark = f"{self._encoding}-le", MARK
-        if header or mark:
-            self.write(self._encode(mark + header))
+            self._encoding, prefix = f"{self._encoding}-le", MARK
+        header = prefix + self.header(reader)
+        if header:
+            self.write(self._encode(header))
 
     def _encode(self, text: str) -> bytes:
         """Encode text without keeping it in errors."""
@@ -503,20 +508,17 @@ class TextOutput(ABC):
             cells = [[column[at] for at in repeat] for column in cells]
         return self._encode(self.lines([*cells, *added]))
 
-    def _wide_mark(self) -> str:
-        """Return the byte order mark for a converted input, if text needs one."""
-        reader = self._reader
-        if isinstance(reader, TextReader) and reader.encoding != "utf-8":
-            return MARK if reader.prefix.startswith(MARK) else ""
+    @abstractmethod
+    def _set_format(self, reader: Reader | None, options: FileFormatOptions) -> bool:
+        """Set how rows are written; return whether those read keep their text."""
+
+    def header(self, reader: Reader | None) -> str:  # noqa: ARG002 - for those that have one
+        """Return the line with the names of all columns, if there is one."""
         return ""
 
-    @abstractmethod
-    def header(self) -> str:
-        """Return what comes before the first row."""
-
-    @abstractmethod
     def input_cells(self, rows: Rows) -> list[list[str]]:
         """Format the fields of the input, by column."""
+        return [self.cells(one) for one in rows.texts()]
 
     @abstractmethod
     def cells(
@@ -555,30 +557,11 @@ class TextOutput(ABC):
     def finish(self, target: Path | None) -> None:
         """Rename the complete output to its final name. Blocks."""
         self.close()
-        part = self._part
-        if part is None or target is None:
-            return
-        if is_gzipped(target) and part.exists():
-            write_atomically(
-                target, lambda path: _compress(part, path), disk=self._disk
-            )
-            part.unlink()
-        else:
-            move_file(part, target, disk=self._disk)
+        if self._part is not None and target is not None:
+            move_file(self._part, target, disk=self._disk)
 
     def close(self) -> None:
         """Close open files, and leave their content unchanged."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
-
-
-def _compress(part: Path, path: Path) -> None:
-    """Write a compressed copy; deterministic."""
-    with (
-        part.open("rb") as source,
-        os.fdopen(open_private(path), "wb") as file,
-        # The level is gzip's own default. Python's differs between versions.
-        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed,
-    ):
-        shutil.copyfileobj(source, packed)

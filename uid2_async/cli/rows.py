@@ -189,8 +189,8 @@ class RowJob:
         file = source if source is not None and source.is_file() else None
         reading, writing = FilePair(source, target).formats(self.options)
         with closing(open_reader(source, reading)) as reader:
-            self._find_columns(reader)
-            reader.select(list(self.wanted.values()), added=self.added)
+            columns = self._find_columns(reader)
+            reader.select(columns, added=self.added)
             check_targets(
                 [FilePair(file, target)], force=self.files.force, unfinished=False
             )
@@ -208,26 +208,34 @@ class RowJob:
                         )
                     )
                 )
-                self._write(reader, output, work)
+                self._write(reader, columns, output, work)
                 if file is not None and identity is not None:
                     check_unchanged(file, identity)
                 output.finish(target)
 
-    def _find_columns(self, reader: Reader) -> None:
-        """Find the wanted columns, unless there are no rows."""
-        for option, name in self.wanted.items():
-            if reader.header:
-                hint = f"Name it with {option} NAME."
-                find_column(reader.header, name, name=reader.name, hint=hint)
+    def _find_columns(self, reader: Reader) -> list[int]:
+        """Find the wanted columns; none if there are no rows."""
+        return [
+            find_column(
+                reader.header,
+                name,
+                name=reader.name,
+                hint=f"Name it with {option} NAME.",
+            )
+            for option, name in self.wanted.items()
+            if reader.header
+        ]
 
-    def _write(self, reader: Reader, output: Output, work: Work) -> None:
+    def _write(
+        self, reader: Reader, columns: Sequence[int], output: Output, work: Work
+    ) -> None:
         while True:
             rows = reader.take(CHUNK_ROWS)
             if rows is None:
                 if not reader.load():
                     break
             elif rows.count:
-                values = [rows.values(name) for name in self.wanted.values()]
+                values = list(map(rows.values, columns))
                 output.write(output.format(rows, self._count(work(values))))
         output.sync()
 

@@ -22,7 +22,7 @@ from uid2_async.bulk.arrow import (
     require_text,
     writing,
 )
-from uid2_async.bulk.columns import find_column, refuse_taken
+from uid2_async.bulk.columns import find_wanted
 from uid2_async.bulk.paths import Content, FileFormatOptions, Format, load_extra
 from uid2_async.errors import InputError
 
@@ -325,13 +325,13 @@ class _FrameReader(ArrowReader):
         self._at = self._rows = 0
 
     def select(
-        self, columns: Sequence[str], keys: Sequence[str] = (), added: Any = ()
+        self, columns: Sequence[int], keys: Sequence[str] = (), added: Any = ()
     ) -> None:
-        refuse_taken(self.header, added, name=NAME)
-        names = list(dict.fromkeys([*columns, *keys]))
-        positions = [find_column(self.header, one, name=NAME) for one in names]
-        self._source, read = self._frame.read(positions)
-        self._wanted = dict(zip(names, read, strict=True))
+        wanted = find_wanted(self.header, columns, keys, added, name=NAME)
+        indexes = list(dict.fromkeys(wanted.values()))
+        self._source, read = self._frame.read(indexes)
+        positions = dict(zip(indexes, read, strict=True))
+        self._wanted = {one: positions[index] for one, index in wanted.items()}
         self.schema = self._source.schema
         for one in columns:
             require_text(self.schema.field(self._wanted[one]))

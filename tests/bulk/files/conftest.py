@@ -11,6 +11,7 @@ import attrs
 import msgspec
 import pytest
 
+from uid2_async.bulk.columns import find_column
 from uid2_async.bulk.files import open_output, open_reader
 from uid2_async.bulk.paths import Content, FileFormatOptions, FilePair
 
@@ -45,6 +46,13 @@ def make_reader(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     yield make
     for reader in readers:
         reader.close()
+
+
+def select(reader: Any, *columns: str) -> list[int]:
+    """Select the columns with these names as identifiers; return their indexes."""
+    indexes = [find_column(reader.header, one, name=reader.name) for one in columns]
+    reader.select(indexes)
+    return indexes
 
 
 def read_all(reader: Any, rows: int = 1_000) -> list[Any]:

@@ -24,6 +24,7 @@ from uid2_async.bulk.paths import (
     find_files,
     identify,
     is_gzipped,
+    move_file,
     state_paths,
 )
 from uid2_async.bulk.stores import expand_locations
@@ -246,7 +247,7 @@ def test_every_encoding_of_python_is_read_or_refused(tmp_path: Path) -> None:
         try:
             options = FileFormatOptions(encoding=name)
             with closing(open_reader(path, options)) as reader:
-                reader.select(["a"])
+                reader.select([0])
                 while reader.take(9) is not None or reader.load():
                     pass
         except (InputError, ConfigError):
@@ -553,3 +554,47 @@ def test_identity_of_a_file(tmp_path: Path) -> None:
         before = after
     with pytest.raises(InputError, match="cannot be read: No such file"):
         identify(tmp_path / "missing")
+
+
+# --- Names that no file can have ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a\0b", "x" * 5_000, "loop", "loop/x.csv", "loop/*.csv", "in.csv/x"]
+)
+def test_impossible_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As an input or an output, each is refused with a message."""
+    monkeypatch.chdir(tmp_path)
+    Path("in.csv").touch()
+    Path("loop").symlink_to("loop")
+
+    def check(source: str, target: str) -> None:
+        pairs = expand_locations(source, target)
+        check_targets(pairs, force=False, unfinished=False)
+
+    for source, target in ((name, "out.csv"), ("in.csv", name), ("loop", name)):
+        with pytest.raises(InputError):
+            check(source, target)
+
+
+@pytest.mark.parametrize("url", ["https://[x/in.csv", "https://x]/in.csv"])
+def test_impossible_urls(url: str) -> None:
+    """They are refused with a message, which does not repeat them."""
+    with pytest.raises(InputError, match="cannot be parsed"):
+        expand_locations(url, "out.csv")
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    """The complete part is kept, and the error says what is missing."""
+    part = tmp_path / "part"
+    part.write_text("a\n")
+
+    for name in ("out.csv", "out.csv.gz"):
+        with pytest.raises(
+            JobError, match=r"out\.csv.* cannot be put in place: No such"
+        ):
+            move_file(part, tmp_path / "gone" / name)
+
+    assert part.exists()
