@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -18,10 +18,8 @@ from uid2_async.identity_tokens import IdentityTokens
 from uid2_async.models import (
     IdentityMap,
     InsufficientConsent,
-    MappedUID,
     MapRow,
     OptedOut,
-    Unmapped,
     UnmappedReason,
 )
 from uid2_async.protocol.normalize import KINDS
@@ -262,10 +260,11 @@ def emit_failed_counts(
     )
 
 
-def _result(row: object) -> str:
+def _result(row: Any) -> str:
     """Return the result of one identity: mapped, token, optout and so on."""
-    if not isinstance(row, MapRow | MappedUID | Unmapped):
-        return _RESULTS[type(row)]
+    result = _RESULTS.get(type(row))
+    if result is not None:
+        return result
     if row.raw_uid is not None and row.reason is None:
         return "mapped"
     return "optout" if row.reason == _OPTED_OUT else "invalid"

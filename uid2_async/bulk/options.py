@@ -46,15 +46,21 @@ class Api(StrEnum):
 _MAY_CHANGE: Final = {"may_change": True}
 
 
-def _check_positive(_: object, option: attrs.Attribute[Any], value: Any) -> None:
-    """Reject a number that is not greater than zero."""
-    if value is not None and value <= 0:
+# Each request in flight needs a connection, and so a file descriptor.
+MAX_CONCURRENCY: Final = 10_000
+
+
+def _check_number(_: object, option: attrs.Attribute[Any], value: Any) -> None:
+    """Reject a number that is not greater than zero, and too many requests."""
+    if value is not None and not value > 0:
         raise ConfigError(f"{option.name} must be greater than zero.")
+    if option.name == "concurrency" and value > MAX_CONCURRENCY:
+        raise ConfigError(f"{option.name} must be at most {MAX_CONCURRENCY}.")
 
 
 def _number(default: Any) -> Any:
     """Declare a number greater than zero that does not affect the output."""
-    return attrs.field(default=default, validator=_check_positive, metadata=_MAY_CHANGE)
+    return attrs.field(default=default, validator=_check_number, metadata=_MAY_CHANGE)
 
 
 # Not slotted, because classes with slots cannot be combined.
@@ -244,7 +250,7 @@ class RefreshOptions(JobOptions):
 
     unchecked_for: timedelta | None = None
     api: Api = attrs.field(default=Api.V3, converter=Api)
-    limit: int | None = attrs.field(default=None, validator=_check_positive)
+    limit: int | None = attrs.field(default=None, validator=_check_number)
 
 
 @attrs.frozen(kw_only=True)

@@ -94,6 +94,9 @@ _SUFFIXES: Final = {
     ".arrow": Format.ARROW,
     ".feather": Format.ARROW,
 }
+_FOREIGN: Final = frozenset(
+    {".avro", ".bz2", ".json", ".orc", ".xls", ".xlsx", ".xz", ".zip", ".zst"}
+)
 
 
 def is_gzipped(path: PurePath | None) -> bool:
@@ -226,6 +229,12 @@ class FileFormatOptions:
         suffix = _suffix(path)
         named = _SUFFIXES.get(suffix, _SUFFIXES.get(_suffix(other)))
         given: Format | None = self.format
+        if given is None and suffix in _FOREIGN:
+            raise InputError(
+                f"{printable(str(path))}: the format of {suffix} files is unknown.",
+                hint="Use a file whose name ends in .csv, .jsonl, .parquet or .arrow. "
+                'If it is one in spite of its name, say so: `format="jsonl"`.',
+            )
         chosen = (named or Format.CSV) if given is None else given
         if not chosen.is_text and path is None:
             raise InputError(

@@ -16,6 +16,7 @@ from uid2_async import bulk
 from uid2_async.bulk.database import IfExists, Query, Table
 from uid2_async.bulk.estimate import Estimate, estimate_file
 from uid2_async.bulk.options import (
+    MAX_CONCURRENCY,
     JobOptions,
     JobSummary,
     MapOptions,
@@ -28,7 +29,6 @@ from uid2_async.cli.job import JobDisplay, run_job
 from uid2_async.cli.options import (
     FORMATS,
     IDENTIFIERS,
-    MAX_CONCURRENCY,
     RESUMING,
     RULES,
     SENDING,

@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperCommand
 from typer.models import OptionInfo
 
+from uid2_async.bulk.options import MAX_CONCURRENCY
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityScope
 
@@ -215,8 +216,6 @@ KeyOption = Annotated[
         help="An input column to include in the delta. Can be repeated.",
     ),
 ]
-# Each request in flight needs a connection, and so a file descriptor.
-MAX_CONCURRENCY: Final = 10_000
 ConcurrencyOption = Annotated[
     int,
     speed_option(

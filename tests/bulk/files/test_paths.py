@@ -579,6 +579,18 @@ def test_impossible_names(
             check(source, target)
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.JSON.gz", "a.xlsx", "a.zip"])
+def test_a_name_of_another_format(name: str) -> None:
+    """It is not taken for CSV, unless the format is said; other names are."""
+    with pytest.raises(InputError, match="is unknown"):
+        FileFormatOptions().for_file(Path(name), other=Path("in.csv"))
+
+    said = FileFormatOptions(format=Format.JSONL).for_file(Path(name))
+    other = FileFormatOptions().for_file(Path("a.txt"))
+
+    assert (said.format, other.format) == (Format.JSONL, Format.CSV)
+
+
 @pytest.mark.parametrize("url", ["https://[x/in.csv", "https://x]/in.csv"])
 def test_impossible_urls(url: str) -> None:
     """They are refused with a message, which does not repeat them."""
