@@ -52,7 +52,9 @@ MAX_CONCURRENCY: Final = 10_000
 
 def _check_number(_: object, option: attrs.Attribute[Any], value: Any) -> None:
     """Reject a number that is not greater than zero, and too many requests."""
-    if value is not None and not value > 0:
+    if value is None:
+        return
+    if not value > 0:
         raise ConfigError(f"{option.name} must be greater than zero.")
     if option.name == "concurrency" and value > MAX_CONCURRENCY:
         raise ConfigError(f"{option.name} must be at most {MAX_CONCURRENCY}.")
