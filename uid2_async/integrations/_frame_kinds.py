@@ -377,7 +377,8 @@ class _AddedColumns(ArrowOutput):
         batch, positions = formatted
         self._batches.append(batch)
         if positions is not None:
-            self.repeat = [*(self.repeat or []), *positions]
+            self.repeat = self.repeat or []
+            self.repeat += positions
 
     def sync(self) -> int:
         """Do nothing, because nothing is on disk."""
