@@ -90,11 +90,11 @@ def test_the_loop_may_be_gone() -> None:
 
 async def test_a_result_that_nobody_waits_for_is_discarded() -> None:
     """A file that is opened while its job is cancelled is closed."""
-    go, begun, discarded = (threading.Event() for _ in range(3))
+    go, started, discarded = (threading.Event() for _ in range(3))
     results: list[str] = []
 
     def work() -> str:
-        begun.set()
+        started.set()
         go.wait(30)
         return "opened"
 
@@ -103,7 +103,7 @@ async def test_a_result_that_nobody_waits_for_is_discarded() -> None:
         discarded.set()
 
     task = asyncio.create_task(run_in_thread(work, discard=discard))
-    assert await asyncio.to_thread(begun.wait, 30)
+    assert await asyncio.to_thread(started.wait, 30)
     task.cancel()
     await asyncio.wait([task])
     go.set()

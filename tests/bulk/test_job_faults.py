@@ -20,7 +20,7 @@ from uid2_async import MapOptions, MappingState, errors, map_file
 from uid2_async.bulk.job import FileSource
 from uid2_async.bulk.options import JobSummary
 from uid2_async.bulk.paths import Remote
-from uid2_async.bulk.private_files import DISK, Disk, System
+from uid2_async.bulk.private_files import DISK, SYSTEM, Disk, System
 
 FAULTY = {
     "a.csv": b"id,mail\n1,secret@example.com\n2,secret,x\n3\n",
@@ -46,6 +46,7 @@ async def run(
     target: Path,
     *,
     day: Day | None = None,
+    disk: FailingDisk | None = None,
     options: dict[str, Any] | None = None,
     state: Path | None = None,
     delta: Path | None = None,
@@ -64,6 +65,7 @@ async def run(
             ),
             state=state,
             delta=delta,
+            _system=SYSTEM if disk is None else System(disk=disk.disk()),
         )
 
 
@@ -252,20 +254,8 @@ async def test_bad_rows_of_a_resumed_job(tmp_path: Path, *, precheck: bool) -> N
     disk = FailingDisk(only="replace")
 
     async def map_files() -> JobSummary:
-        async with Day("first").client() as client:
-            return await map_file(
-                source,
-                tmp_path / "out",
-                client=client,
-                options=MapOptions(
-                    column="mail",
-                    type="email",
-                    bad_rows=bad,
-                    precheck=precheck,
-                    force=True,
-                ),
-                _system=System(disk=disk.disk()),
-            )
+        options = {"bad_rows": bad, "precheck": precheck, "force": True}
+        return await run(source, tmp_path / "out", disk=disk, options=options)
 
     await map_files()
     expected, renames = bad.read_text(), len(disk.calls)
@@ -312,15 +302,7 @@ async def test_a_resumed_job_that_fails_early(
     disk = FailingDisk(only="replace")
 
     async def map_files(target: str) -> JobSummary:
-        async with day.client() as client:
-            return await map_file(
-                source,
-                tmp_path / target,
-                client=client,
-                options=MapOptions(column="mail", type="email"),
-                state=state,
-                _system=System(disk=disk.disk()),
-            )
+        return await run(source, tmp_path / target, day=day, disk=disk, state=state)
 
     await map_files("first")
     disk.fails_at, disk.calls = len(disk.calls) - 1, []
@@ -374,14 +356,8 @@ async def test_a_query_whose_job_was_not_quite_deleted(tmp_path: Path) -> None:
     target, disk = tmp_path / "out.csv", FailingDisk(only="fsync")
 
     async def map_rows() -> JobSummary:
-        async with Day("first").client() as client:
-            return await map_file(
-                Rows(),  # type: ignore[arg-type] # as a query of a database
-                target,
-                client=client,
-                options=MapOptions(column="mail", type="email", force=True),
-                _system=System(disk=disk.disk()),
-            )
+        rows: Any = Rows()  # as a query of a database
+        return await run(rows, target, disk=disk, force=True)
 
     await map_rows()
     disk.fails_at, disk.calls = len(disk.calls) - 1, []
@@ -397,19 +373,19 @@ async def test_a_query_whose_job_was_not_quite_deleted(tmp_path: Path) -> None:
 
 async def test_a_reader_is_used_by_one_thread(tmp_path: Path) -> None:
     """While it loads rows, none are taken from it: it could skip some."""
-    begun, end = threading.Event(), threading.Event()
+    started, end = threading.Event(), threading.Event()
 
     class Reader:
         """Waits for more rows."""
 
         def load(self) -> bool:
             """Wait."""
-            begun.set()
+            started.set()
             return end.wait(60)
 
         def take(self, rows: int) -> None:
             """Return none, unless it loads."""
-            assert not begun.is_set() or end.is_set(), rows
+            assert not started.is_set() or end.is_set(), rows
 
         def close(self) -> None:
             """Do nothing."""
@@ -426,7 +402,7 @@ async def test_a_reader_is_used_by_one_thread(tmp_path: Path) -> None:
     source = FileSource(Job, [Job])  # type: ignore[arg-type, list-item] # all it uses
     assert await source.load()
     loading = asyncio.create_task(source.load())
-    while not begun.is_set():  # noqa: ASYNC110 - a thread sets it
+    while not started.is_set():  # noqa: ASYNC110 - a thread sets it
         await asyncio.sleep(0)
     assert source.take(partial=True) is None
     end.set()
