@@ -331,7 +331,7 @@ class ArrowOutput:
         self._disk = disk
         self._batches: list[Any] = []
         self._rows = 0
-        self._file: BinaryIO | None = None
+        self._file: Any = None
         self._writer: Any = None
         schema = self._input_schema(reader)
         self._width = len(schema)
@@ -410,17 +410,17 @@ class ArrowOutput:
             )
         return self._arrow.array(cells, kind)
 
-    def write(self, formatted: Any) -> None:
-        """Write the result of :meth:`format`. Blocks."""
-        self._batches.append(formatted)
-        self._rows += formatted.num_rows
+    def write(self, *formatted: Any) -> None:
+        """Write results of :meth:`format`. Blocks."""
+        self._batches += formatted
+        self._rows += sum(batch.num_rows for batch in formatted)
         if not self._resumable and self._rows >= self.save_rows:
             self._flush()
 
     def _flush(self) -> None:
         """Write the collected rows as one row group."""
         if self._writer is None:
-            self._file = os.fdopen(open_private(self._part), "wb")
+            self._file = writing(partial(_create, self._part))
             self._writer = writing(partial(self._open_writer, self._file))
         table = self._arrow.Table.from_batches(self._batches, self._schema)
         if table.num_rows:
@@ -444,12 +444,11 @@ class ArrowOutput:
 
     def _write_part(self, path: Path) -> None:
         ipc = load_arrow("pyarrow.ipc")
-        with os.fdopen(open_private(path), "wb") as file:
-            with ipc.new_stream(file, self._schema) as writer:
-                for batch in self._batches:
-                    writer.write_batch(batch)
-            file.flush()
-            sync_file(file.fileno(), "The output", disk=self._disk)
+        table = self._arrow.Table.from_batches(self._batches, self._schema)
+        with _create(path) as file, ipc.new_stream(file, self._schema) as writer:
+            writer.write_table(table)
+        with path.open("rb") as written:
+            sync_file(written.fileno(), "The output", disk=self._disk)
 
     def finish(self, target: Path | None) -> None:
         """Rename the complete output to its final name. Blocks."""
@@ -471,15 +470,12 @@ class ArrowOutput:
     def _merge(self, path: Path) -> None:
         """Merge the parts into a private file, each as one row group."""
         ipc = load_arrow("pyarrow.ipc")
-        with (
-            os.fdopen(open_private(path), "wb") as file,
-            self._open_writer(file) as writer,
-        ):
+        with _create(path) as file, self._open_writer(file) as writer:
             for number in range(self._parts):
                 with self._name(number).open("rb") as part:
                     writer.write_table(ipc.open_stream(part).read_all())
 
-    def _open_writer(self, file: BinaryIO) -> Any:
+    def _open_writer(self, file: Any) -> Any:
         if self._format is Format.PARQUET:
             writer = load_arrow("pyarrow.parquet").ParquetWriter
             return writer(file, self._schema, **self._parquet)
@@ -494,6 +490,15 @@ class ArrowOutput:
         file, self._file, self._writer = self._file, None, None
         if file is not None:
             file.close()
+
+
+def _create(path: Path) -> Any:
+    """Create a private file that Arrow writes itself.
+
+    Each of its many small writes to a Python file would wait for the interpreter lock.
+    """
+    os.close(open_private(path))
+    return load_arrow().OSFile(os.fsencode(path), "wb")
 
 
 def _is_parquet(reader: Any) -> bool:

@@ -75,10 +75,18 @@ class Job:
         """Whether the job was asked to stop."""
         return self.stop is not None and self.stop.is_set()
 
-    def dispatcher(self, source: Source, **more: Any) -> Dispatcher:
-        """Make the dispatcher that asks the operator about *source*."""
+    def dispatcher(
+        self, source: Source, *, distinct: bool = False, **more: Any
+    ) -> Dispatcher:
+        """Make the dispatcher that asks the operator about *source*.
+
+        If its identities are *distinct*, none of them is remembered.
+        """
+        options = self.options
+        if distinct:
+            options = attrs.evolve(options, dedupe_window=1)
         return Dispatcher(
-            self.client, source, self.options, self.system, stop=self.stop, **more
+            self.client, source, options, self.system, stop=self.stop, **more
         )
 
     def report_requests(self, counts: Counter[str], dispatcher: Dispatcher) -> None:

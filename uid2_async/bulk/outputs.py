@@ -226,8 +226,8 @@ class JobOutputs:
         self, output: Output, rows: Sequence[Any], checkpoint: Checkpoint | None
     ) -> None:
         """Write, then save a checkpoint, which refers to the written data. Blocks."""
-        for one in rows:
-            output.write(one)
+        # One call: after each, a thread waits for the interpreter lock.
+        output.write(*rows)
         if checkpoint is not None and self._log is not None:
             saved = msgspec.structs.replace(checkpoint, output=output.sync())
             self._log.append(saved)

@@ -141,7 +141,7 @@ PRAGMA cell_size_check = ON;
 PRAGMA trusted_schema = OFF;
 PRAGMA synchronous = FULL;
 PRAGMA temp_store = MEMORY;
-PRAGMA cache_size = -24000;
+PRAGMA cache_size = -8000;
 PRAGMA wal_autocheckpoint = 4000;
 """
 STATEMENT_ROWS: Final = 5_000

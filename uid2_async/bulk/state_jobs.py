@@ -58,6 +58,7 @@ from uid2_async.bulk.outcomes import (
     MAP_V3,
     OPTOUT_STATUS,
     RAW_UID,
+    Endpoint,
     Outcome,
     Progress,
 )
@@ -74,7 +75,7 @@ from uid2_async.protocol.mapping import buckets_call
 T = TypeVar("T")
 
 # A sorted lookup of this many identities touches each page of the state once.
-_GROUP_ROWS: Final = 40_000
+_GROUP_ROWS: Final = 20_000
 _OPTED_OUT: Final = MapRow(reason=UnmappedReason.OPTED_OUT.value)
 
 # --- states without files -------------------------------------------------------------
@@ -124,11 +125,9 @@ async def refresh_state(
         if unchecked is None and options.api is Api.V2:
             rotated = await _find_rotated(client, opened)
         due = opened.to_ask(run, "due", unchecked_for=unchecked, rotated=rotated)
-        asking = job.dispatcher(
-            _ChunkSource(_identity_chunks(due, options.limit)),
-            endpoint=MAP_V3 if rotated is None else MAP_V2,
-            keep=partial(opened.record, run),
-        )
+        endpoint = MAP_V3 if rotated is None else MAP_V2
+        pages = _identity_chunks(due, options.limit)
+        asking = _dispatcher(job, opened, run, pages, endpoint)
         counts = await _ask_all(job, asking)
         return await _end_state_run(job, opened, run, asking, counts)
 
@@ -263,10 +262,8 @@ async def run_with_state(job: FileJob, state: MappingState) -> JobSummary:
         outputs = tuple(filter(None, (one.output for one in job.files)))
         return JobSummary(**{**json.loads(ended), "outputs": outputs})
     run = await _start_run(state, job.client, job=name, segment=segment)
-    asking = job.dispatcher(
-        _ChunkSource(_identity_chunks(state.to_ask(run))),
-        endpoint=job.endpoint,
-        keep=partial(state.record, run),
+    asking = _dispatcher(
+        job, state, run, _identity_chunks(state.to_ask(run)), job.endpoint
     )
     if not await _stage(job, state):
         return summarize(asking, complete=False)
@@ -483,6 +480,19 @@ async def _start_run(
         operator=",".join(sorted(client.base_urls)),
         segment=segment,
     )
+
+
+def _dispatcher(
+    job: Job,
+    state: MappingState,
+    run: Run,
+    chunks: AsyncIterator[Chunk],
+    endpoint: Endpoint,
+) -> Dispatcher:
+    """Make the dispatcher that asks about identities of *state*, and records them."""
+    record = partial(state.record, run)
+    source = _ChunkSource(chunks)
+    return job.dispatcher(source, distinct=True, endpoint=endpoint, keep=record)
 
 
 async def _ask_all(job: Job, dispatcher: Dispatcher) -> Counter[str]:

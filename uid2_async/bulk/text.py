@@ -534,10 +534,11 @@ class TextOutput(ABC):
     def join(self, records: list[str], cells: list[list[str]], *, plain: bool) -> str:
         """Append fields to rows; *plain* rows are known to end only in LF."""
 
-    def write(self, formatted: bytes) -> None:
-        """Write the result of :meth:`format`. Blocks."""
+    def write(self, *formatted: bytes) -> None:
+        """Write results of :meth:`format`. Blocks."""
+        data = b"".join(formatted)
         if self._stream is not None:
-            self._stream.write(formatted)
+            self._stream.write(data)
             self._stream.flush()
         elif self._descriptor is None:
             raise JobError(
@@ -545,8 +546,8 @@ class TextOutput(ABC):
                 hint="Discard the job and start over (`restart=True`).",
             )
         else:
-            write_all(self._descriptor, formatted, "The output", disk=self._disk)
-        self._size += len(formatted)
+            write_all(self._descriptor, data, "The output", disk=self._disk)
+        self._size += len(data)
 
     def sync(self) -> int:
         """Sync everything; return the number of bytes, to resume from. Blocks."""

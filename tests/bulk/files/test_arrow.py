@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import decimal
+import os
+import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -223,6 +225,39 @@ def test_a_row_for_each_identifier(source: Path) -> None:
     assert (
         fetch(target).select(expected.column_names).to_pylist() == expected.to_pylist()
     )
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+def test_a_full_disk(source: Path, *, resumable: bool) -> None:
+    """Whether a part or the output cannot be written, the error says why."""
+    target = source.with_name(f"out{source.suffix}")
+    how = FileFormatOptions(format=Format(source.suffix[1:]))
+    with closing(open_reader(source, how)) as reader:
+        part = source.with_name("part")
+        output = open_output(reader, how, part, added=ADDED, resumable=resumable)
+        while (chunk := reader.take(30)) is None:
+            reader.load()
+        output.write(output.format(chunk, cells(1, chunk.count)))
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+        try:
+            with pytest.raises(JobError, match="cannot be written: File too large"):
+                output.finish(target)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            output.close()
+
+    assert not target.exists()
+
+
+def test_a_name_that_is_not_text(source: Path) -> None:
+    """Names of files are bytes on POSIX, and need not be UTF-8."""
+    target = source.with_name(os.fsdecode(b"out-\xff") + source.suffix)
+
+    rewrite(source, target)
+
+    found = target.rename(source.with_name(f"out{source.suffix}"))
+    assert fetch(found).num_rows == fetch(source).num_rows
 
 
 def test_dictionaries_that_grow(tmp_path: Path) -> None:
