@@ -261,7 +261,7 @@ async def test_bad_rows_of_a_resumed_job(tmp_path: Path, *, precheck: bool) -> N
     expected, renames = bad.read_text(), len(disk.calls)
     # The last output, before or after the bad rows.
     disk.fails_at, disk.calls = renames - (1 if precheck else 2), []
-    with pytest.raises(errors.JobError, match="full"):
+    with pytest.raises(errors.JobError, match="No space left"):
         await map_files()
 
     summary = await map_files()
@@ -306,7 +306,7 @@ async def test_a_resumed_job_that_fails_early(
 
     await map_files("first")
     disk.fails_at, disk.calls = len(disk.calls) - 1, []
-    with pytest.raises(errors.JobError, match="full"):
+    with pytest.raises(errors.JobError, match="No space left"):
         await map_files("out")
     assert [one.name for one in (tmp_path / "out").iterdir()] == ["a.csv"]
     if fault == "state" and state is not None:

@@ -235,7 +235,9 @@ def test_a_full_disk_is_told_by_name(tmp_path: Path, failing: Any) -> None:
     """F5: the message names the file, and the hint says that nothing is lost."""
     descriptor = open_private(tmp_path / "file")
 
-    with pytest.raises(JobError, match="The output cannot be written: full") as caught:
+    with pytest.raises(
+        JobError, match="The output cannot be written: No space"
+    ) as caught:
         write_all(descriptor, b"abc", "The output", disk=failing(0).disk())
 
     os.close(descriptor)
@@ -246,12 +248,12 @@ def test_a_failed_sync_is_an_error(tmp_path: Path) -> None:
     """F6: EIO is never taken for saved."""
 
     def fsync(descriptor: int) -> None:
-        raise OSError(errno.EIO, "broken")
+        raise OSError(errno.EIO, "made up")
 
     descriptor = open_private(tmp_path / "file")
-    with pytest.raises(JobError, match="cannot be saved: broken") as caught:
+    with pytest.raises(JobError, match="cannot be saved: Input") as caught:
         sync_file(descriptor, "It", disk=Disk(fsync=fsync))
-    with pytest.raises(JobError, match="cannot be saved: broken"):
+    with pytest.raises(JobError, match="cannot be saved: Input"):
         sync_folder(tmp_path, disk=Disk(fsync=fsync))
 
     os.close(descriptor)

@@ -25,7 +25,7 @@ class FailingDisk:
     """
 
     fails_at: int | None = None
-    error: Callable[[], BaseException] = lambda: OSError(errno.ENOSPC, "full")
+    error: Callable[[], BaseException] = lambda: OSError(errno.ENOSPC, "made up")
     kept: int = 0
     only: str = ""
     calls: list[str] = attrs.field(factory=list)

@@ -86,13 +86,11 @@ def attempt(
     try:
         return call(*args, **kwargs)
     except OSError as error:
-        cause, hint = (
-            error.strerror or type(error).__name__,
-            _HINTS.get(error.errno or 0),
-        )
-    raise JobError(
-        f"{refusal}: {cause}.", hint=hint or "Check the folder, its owner and its disk."
-    )
+        code, kind = error.errno or 0, type(error).__name__
+    # Libraries put more than the cause into the text of their errors.
+    cause = os.strerror(code) if code else kind
+    hint = _HINTS.get(code, "Check the folder, its owner and its disk.")
+    raise JobError(f"{refusal}: {cause}.", hint=hint)
 
 
 def open_private(path: Path, *, exclusive: bool = True, append: bool = False) -> int:

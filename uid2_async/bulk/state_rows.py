@@ -445,11 +445,6 @@ _RECORD_ROWS: Final = _UPSERT.format(
 )
 
 
-# Until a statement ends, SQLite keeps a copy of each page that it changes in memory: with
-# 5,000 rows scattered over a large state, 80 MB.
-_RECORD_AT_ONCE: Final = 2_000
-
-
 def record(db: StateDatabase, recorded: Sequence[Recorded]) -> None:
     """Apply the operator's answers, all of *recorded* in one transaction."""
     failures: list[tuple[bytes, int, str, int | None]] = []
@@ -489,12 +484,28 @@ def _record_rows(
     if len(plain) < len(rows):
         other = rows.keys() - set(plain)
     given = {"started": run.started, "epoch": db.epoch}
-    for some, keys in key_parameters(kind, plain, _RECORD_AT_ONCE):
+    at_once = _rows_at_once(db, list(rows)) if rows else 0
+    for some, keys in key_parameters(kind, plain, at_once):
         keys["answers"] = to_json(_join_answers(some, [rows[one] for one in some]))
         db.connection.execute(_RECORD_UIDS, {**given, **keys})
-    for some, keys in key_parameters(kind, sorted(other), _RECORD_AT_ONCE):
+    for some, keys in key_parameters(kind, sorted(other), at_once):
         keys["answers"] = to_json([_columns(one, rows[one]) for one in some])
         db.connection.execute(_RECORD_ROWS, {**given, **keys})
+
+
+def _rows_at_once(db: StateDatabase, identities: Sequence[bytes]) -> int:
+    """Return how many of the sorted *identities* one statement may record.
+
+    Until it ends, SQLite keeps a copy of each page that it changes in memory: 80 MB for
+    5,000 rows that are scattered over a large state.
+    """
+    first, last = (int.from_bytes(key[:2]) for key in (identities[0], identities[-1]))
+    (pages,) = db.connection.execute("PRAGMA page_count").fetchone()
+    changed = pages * (last - first) >> 16
+    return STATEMENT_ROWS if changed < _CHANGED_PAGES else _CHANGED_PAGES
+
+
+_CHANGED_PAGES: Final = 1_000
 
 
 def _join_answers(identities: Sequence[bytes], rows: list[MapRow]) -> list[str]:

@@ -372,13 +372,13 @@ class _AddedColumns(ArrowOutput):
             self._seen += rows.count
         return super().format(None, columns), positions
 
-    def write(self, formatted: Any) -> None:
-        """Store the result of :meth:`format`."""
-        batch, positions = formatted
-        self._batches.append(batch)
-        if positions is not None:
-            self.repeat = self.repeat or []
-            self.repeat += positions
+    def write(self, *formatted: Any) -> None:
+        """Store results of :meth:`format`."""
+        for batch, positions in formatted:
+            self._batches.append(batch)
+            if positions is not None:
+                self.repeat = self.repeat or []
+                self.repeat += positions
 
     def sync(self) -> int:
         """Do nothing, because nothing is on disk."""

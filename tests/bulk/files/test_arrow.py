@@ -228,7 +228,7 @@ def test_a_row_for_each_identifier(source: Path) -> None:
 
 
 @pytest.mark.parametrize("resumable", [True, False])
-def test_a_full_disk(source: Path, *, resumable: bool) -> None:
+def test_a_write_that_fails(source: Path, *, resumable: bool) -> None:
     """Whether a part or the output cannot be written, the error says why."""
     target = source.with_name(f"out{source.suffix}")
     how = FileFormatOptions(format=Format(source.suffix[1:]))
@@ -401,7 +401,7 @@ def test_a_disk_that_fails_at_the_end(source: Path, call: str, parts: int) -> No
     output = open_part(source, saved=saved, disk=Disk(**{call: fail(5)}))
     output.close()
 
-    with pytest.raises(JobError, match="a defect"):
+    with pytest.raises(JobError, match="Input/output error"):
         output.finish(target)
 
     names = sorted(one.name for one in source.parent.iterdir())
@@ -411,7 +411,7 @@ def test_a_disk_that_fails_at_the_end(source: Path, call: str, parts: int) -> No
 def test_a_full_disk(source: Path) -> None:
     """A part that could not be written is made again."""
     output = open_part(source, disk=Disk(fsync=fail(28)))
-    with pytest.raises(JobError, match="a defect"):
+    with pytest.raises(JobError, match="No space left"):
         output.sync()
 
     target = source.with_name(f"out{source.suffix}")

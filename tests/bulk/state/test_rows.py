@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from uid2_async import Email, EmailHash, Phone
 from uid2_async.bulk.outcomes import MapFailure
+from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import IdentityKey, StateRow
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityType, MapRow
@@ -271,6 +274,43 @@ async def test_many_calls_share_their_commits(days: Any) -> None:
 
     assert None not in await days.look_up(*range(50))
     assert len(begins) <= 2
+
+
+class Recorder(sqlite3.Connection):
+    """Counts the statements that record answers."""
+
+    recorded = 0
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        """Execute a statement."""
+        Recorder.recorded += sql.startswith("INSERT INTO mapping_row")
+        return super().execute(sql, *parameters)
+
+
+class CountingState(MappingState):
+    """A state whose statements are counted."""
+
+    _connection_factory = Recorder
+
+
+async def test_scattered_answers_are_recorded_in_steps(path: Path, of: Any) -> None:
+    """A statement keeps a copy of each page that it changes, so it changes few."""
+    days = of(path, CountingState)
+    keys = sorted(days.identity(number) for number in range(200_000))
+    statements = []
+    async with days.state as state:
+        run = await days.start_run(0)
+        for start in range(0, len(keys), 5_000):
+            some = keys[start : start + 5_000]
+            await state.record(run, EMAIL, some, [days.mapped("a")] * len(some))
+        for some in (keys[:4_000], keys[::50]):  # adjacent, and scattered
+            Recorder.recorded = 0
+            await state.record(run, EMAIL, some, [days.mapped("b")] * len(some))
+            statements.append(Recorder.recorded)
+        rows = await state.look_up(EMAIL, keys[::50])
+
+    assert statements == [1, 4]
+    assert {row.raw_uid for row in rows.values()} == {days.uid("b")}
 
 
 async def test_arguments_of_different_lengths_are_refused(days: Any) -> None:
