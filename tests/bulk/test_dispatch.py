@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from uid2_async import UID2Client, errors
-from uid2_async.bulk.batches import Chunk, IdentityColumn
+from uid2_async.bulk.batches import Batch, Chunk, IdentityColumn
 from uid2_async.bulk.dispatch import Dispatcher
 from uid2_async.bulk.options import JobOptions
 from uid2_async.bulk.outcomes import (
@@ -132,6 +133,26 @@ def test_outcomes_are_kept_before_they_are_handed_out(
     virtual(main())
 
     assert len(book.outcomes) == 190
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_workers_that_wait_hold_no_batch(
+    virtual: Any, make_operator: Any, *, keep: bool
+) -> None:
+    """A batch and its outcomes are freed once they are answered."""
+
+    async def main() -> list[Batch]:
+        source = Chunks(*([IdentityColumn("email", [one])] for one in emails(95)))
+        more = {"keep": Book().keep} if keep else {}
+        options = {"dedupe_window": 1}
+        async with make(make_operator(), source, options=options, **more) as dispatcher:
+            async for chunk in dispatcher.chunks():
+                del chunk
+            del source
+            gc.collect()
+            return [one for one in gc.get_objects() if isinstance(one, Batch)]
+
+    assert virtual(main()) == []
 
 
 def test_failures_are_kept_too(virtual: Any, make_operator: Any, refuse: Any) -> None:

@@ -340,16 +340,22 @@ class Dispatcher:
                 self._queued.clear()
                 await self._queued.wait()
             await self.limit.acquire()
-            batch, rows = None, None
-            try:
-                # Others may have taken it while this worker waited for its permit.
-                if self._queue:
-                    batch = self._queue.popleft()
-                    rows = await self._send(batch)
-            finally:
-                self.limit.release()
-            if batch is not None and rows is not None:
-                await self._answer(batch, rows)
+            await self._send_next()
+
+    async def _send_next(self) -> None:
+        """Send a batch with a permit, and answer it.
+
+        A frame of its own, so that a worker that waits holds nothing of its last batch.
+        """
+        try:
+            if not self._queue:  # others took it before this worker had its permit
+                return
+            batch = self._queue.popleft()
+            rows = await self._send(batch)
+        finally:
+            self.limit.release()
+        if rows is not None:
+            await self._answer(batch, rows)
 
     async def _send(self, batch: Batch) -> Replies | None:
         """Send one batch. Return its outcomes, or None if it is sent again."""

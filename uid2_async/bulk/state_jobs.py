@@ -306,7 +306,7 @@ async def _stage(job: FileJob, state: MappingState) -> bool:
 
 
 async def _stage_identities(
-    job: FileJob, state: MappingState, chunks: Sequence[Chunk]
+    job: FileJob, state: MappingState, chunks: list[Chunk]
 ) -> None:
     """Stage the valid identities of some chunks."""
     staged: dict[str, list[bytes]] = defaultdict(list)
@@ -322,7 +322,7 @@ async def _stage_identities(
 async def _work_ahead(
     job: FileJob,
     source: FileSource,
-    work: Callable[[Sequence[Chunk]], Coroutine[Any, Any, T]],
+    work: Callable[[list[Chunk]], Coroutine[Any, Any, T]],
     on_chunk: Callable[[Chunk], None] = lambda _: None,
 ) -> AsyncGenerator[T, None]:
     """Do *work* on large groups of rows while the next ones are read.
@@ -395,15 +395,18 @@ async def _answered_chunks(
     work = partial(_answer, job, state)
     async with aclosing(_work_ahead(job, source, work)) as groups:
         async for chunks in groups:
-            for chunk in chunks:
+            # Written rows are freed, before the next group has been read.
+            chunks.reverse()
+            while chunks:
+                chunk = chunks.pop()
                 if delta is not None:
                     await delta.write_rows(state, job.endpoint, chunk)
                 yield chunk
 
 
 async def _answer(
-    job: FileJob, state: MappingState, chunks: Sequence[Chunk]
-) -> Sequence[Chunk]:
+    job: FileJob, state: MappingState, chunks: list[Chunk]
+) -> list[Chunk]:
     """Look up the identities of some chunks, and set their outcomes."""
     rows: dict[str, dict[bytes, Any]] = {}
     wanted: dict[str, list[bytes]] = defaultdict(list)
