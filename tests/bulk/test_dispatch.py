@@ -146,9 +146,8 @@ def test_workers_that_wait_hold_no_batch(
         more = {"keep": Book().keep} if keep else {}
         options = {"dedupe_window": 1}
         async with make(make_operator(), source, options=options, **more) as dispatcher:
-            async for chunk in dispatcher.chunks():
-                del chunk
-            del source
+            async for _ in dispatcher.chunks():
+                pass
             gc.collect()
             return [one for one in gc.get_objects() if isinstance(one, Batch)]
 

@@ -127,8 +127,8 @@ async def refresh_state(
             rotated = await _find_rotated(client, opened)
         due = opened.to_ask(run, "due", unchecked_for=unchecked, rotated=rotated)
         endpoint = MAP_V3 if rotated is None else MAP_V2
-        pages = _identity_chunks(due, options.limit)
-        asking = _dispatcher(job, opened, run, pages, endpoint)
+        chunks = _identity_chunks(due, options.limit)
+        asking = _dispatcher(job, opened, run, chunks, endpoint)
         counts = await _ask_all(job, asking)
         return await _end_state_run(job, opened, run, asking, counts)
 
@@ -263,9 +263,8 @@ async def run_with_state(job: FileJob, state: MappingState) -> JobSummary:
         outputs = tuple(filter(None, (one.output for one in job.files)))
         return JobSummary(**{**json.loads(ended), "outputs": outputs})
     run = await _start_run(state, job.client, job=name, segment=segment)
-    asking = _dispatcher(
-        job, state, run, _identity_chunks(state.to_ask(run)), job.endpoint
-    )
+    chunks = _identity_chunks(state.to_ask(run))
+    asking = _dispatcher(job, state, run, chunks, job.endpoint)
     if not await _stage(job, state):
         return summarize(asking, complete=False)
     try:
@@ -396,7 +395,7 @@ async def _answered_chunks(
     work = partial(_answer, job, state)
     async with aclosing(_work_ahead(job, source, work)) as groups:
         async for chunks in groups:
-            # Written rows are freed, before the next group has been read.
+            # Rows are freed once they are written, not when the next group is read.
             chunks.reverse()
             while chunks:
                 chunk = chunks.pop()

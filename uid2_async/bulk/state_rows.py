@@ -472,6 +472,8 @@ def record(db: StateDatabase, recorded: Sequence[Recorded]) -> None:
 def _record_rows(
     db: StateDatabase, run: Run, kind: int, rows: dict[bytes, MapRow]
 ) -> None:
+    if not rows:  # all of them failed or are suppressed
+        return
     plain = [
         identity
         for identity, row in rows.items()
@@ -484,7 +486,7 @@ def _record_rows(
     if len(plain) < len(rows):
         other = rows.keys() - set(plain)
     given = {"started": run.started, "epoch": db.epoch}
-    at_once = _rows_at_once(db, list(rows)) if rows else 0
+    at_once = _rows_at_once(db, list(rows))
     for some, keys in key_parameters(kind, plain, at_once):
         keys["answers"] = to_json(_join_answers(some, [rows[one] for one in some]))
         db.connection.execute(_RECORD_UIDS, {**given, **keys})
