@@ -115,25 +115,54 @@ class ArrowRows:
 
 
 def _decoded(array: Any) -> Any:
-    """Return the plain values of a dictionary or extension type."""
+    """Return plain values: no dictionaries or extensions, and no nested times."""
     types = load_arrow().types
     if types.is_dictionary(array.type):
         return _decoded(array.dictionary_decode())
     if getattr(array.type, "extension_name", "") == "arrow.uuid":
         texts = [None if one is None else str(one) for one in array.to_pylist()]
         return load_arrow().array(texts, load_arrow().string())
-    return array.storage if hasattr(array, "storage") else array
+    if hasattr(array, "storage"):
+        array = array.storage
+    kind = _with_text_times(array.type)
+    return array if kind == array.type else array.cast(kind)
+
+
+def _with_text_times(kind: Any) -> Any:
+    """Return a type whose nested times are text.
+
+    Python's have no nanoseconds, and no years after 9999.
+    """
+    arrow = load_arrow()
+    types = arrow.types
+    if types.is_map(kind):
+        return arrow.map_(*map(_with_text_field, (kind.key_field, kind.item_field)))
+    if types.is_struct(kind):
+        return arrow.struct([_with_text_field(one) for one in kind])
+    if types.is_large_list(kind):
+        return arrow.large_list(_with_text_field(kind.value_field))
+    if types.is_list(kind) or types.is_fixed_size_list(kind):
+        return arrow.list_(
+            _with_text_field(kind.value_field), getattr(kind, "list_size", -1)
+        )
+    return kind
+
+
+def _with_text_field(field: Any) -> Any:
+    if _is_time(field.type):
+        return field.with_type(load_arrow().string())
+    return field.with_type(_with_text_times(field.type))
+
+
+def _is_time(kind: Any) -> bool:
+    types = load_arrow().types
+    return bool(types.is_temporal(kind) and not types.is_interval(kind))
 
 
 def _has_text(kind: Any) -> bool:
     """Return whether Arrow casts a type to strings."""
     types = load_arrow().types
-    return (
-        _is_string(kind)
-        or types.is_null(kind)
-        or _is_number(kind)
-        or (types.is_temporal(kind) and not types.is_interval(kind))
-    )
+    return _is_string(kind) or types.is_null(kind) or _is_number(kind) or _is_time(kind)
 
 
 def _is_number(kind: Any) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import decimal
+import json
 import os
 import resource
 import shutil
@@ -15,7 +17,14 @@ from typing import Any
 
 import pytest
 
-from tests.bulk.files.conftest import ADDED, cells, read_all, rewrite, select
+from tests.bulk.files.conftest import (
+    ADDED,
+    cells,
+    convert,
+    read_all,
+    rewrite,
+    select,
+)
 from uid2_async.bulk.arrow import ArrowOutput
 from uid2_async.bulk.columns import find_column
 from uid2_async.bulk.files import open_output, open_reader
@@ -258,6 +267,35 @@ def test_a_name_that_is_not_text(source: Path) -> None:
 
     found = target.rename(source.with_name(f"out{source.suffix}"))
     assert fetch(found).num_rows == fetch(source).num_rows
+
+
+def test_nested_times(tmp_path: Path) -> None:
+    """Times within lists, structs and maps are written as those of columns."""
+    ns, time = pa.timestamp("ns", "UTC"), pa.time64("ns")
+    at = 1_700_000_000_123_456_789
+    kinds = {
+        pa.list_(ns): [at],
+        pa.large_list(pa.struct([("x", ns), ("y", pa.date32())])): [{"x": at, "y": 1}],
+        pa.list_(time, 1): [123_456_789],
+        pa.map_(pa.string(), pa.list_(pa.duration("ns"))): [("k", [at, None])],
+    }
+    arrays = [pa.array([value], kind) for kind, value in kinds.items()]
+    store(pa.table(arrays, names=list("abcd")), tmp_path / "in.parquet")
+
+    for suffix in ("csv", "jsonl"):
+        convert(tmp_path / "in.parquet", tmp_path / f"out.{suffix}")
+
+    instant = "2023-11-14 22:13:20.123456789Z"
+    expected = {
+        "a": [instant],
+        "b": [{"x": instant, "y": "1970-01-02"}],
+        "c": ["00:00:00.123456789"],
+        "d": [["k", [str(at), None]]],
+    }
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == expected
+    with (tmp_path / "out.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert {name: json.loads(cell) for name, cell in row.items()} == expected
 
 
 def test_dictionaries_that_grow(tmp_path: Path) -> None:
