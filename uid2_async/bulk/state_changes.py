@@ -392,7 +392,8 @@ def _add_members(db: StateDatabase, segment: int, part: int) -> None:
     """Make the staged identities of a part members of *segment*."""
     with db.transaction():
         for kind, identities in db.spill("staged").read(part):
-            for _, keys in key_parameters(kind, identities):
+            allowed = db.without_suppressed(kind, identities)
+            for _, keys in key_parameters(kind, allowed):
                 db.connection.execute(
                     f"{ASKED} INSERT OR IGNORE INTO member"
                     f" SELECT :segment, {KEY}, :kind FROM asked",

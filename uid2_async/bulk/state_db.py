@@ -481,6 +481,12 @@ class StateDatabase:
         """Return whether a person is suppressed."""
         return self.digest(kind, identity) in self.suppressed
 
+    def without_suppressed(self, kind: int, identities: list[bytes]) -> list[bytes]:
+        """Leave out suppressed people, of whom nothing but the digest may be stored."""
+        if not self.suppressed:
+            return identities
+        return [one for one in identities if not self.is_suppressed(kind, one)]
+
     # --- scratch ----------------------------------------------------------------------
 
     def spill(self, table: str) -> KeySpill:

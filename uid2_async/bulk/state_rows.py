@@ -135,9 +135,7 @@ def _selected(
     """Join the groups of each type, sorted, without suppressed people."""
     selected: dict[IdentityType, list[bytes]] = {}
     for bit, keys in groups:
-        kind, some = kind_of(bit), keys
-        if db.suppressed:
-            some = [one for one in keys if not db.is_suppressed(bit, one)]
+        kind, some = kind_of(bit), db.without_suppressed(bit, keys)
         if kind in selected:
             # Most come after those before them; few have another size.
             some = sorted([*selected[kind], *some])

@@ -315,6 +315,21 @@ async def test_who_is_suppressed_is_not_added_again(
     assert (await days.state.statistics()).suppressed == 1
 
 
+async def test_who_is_suppressed_is_no_member_of_an_audience(
+    days: Any, on_disk: Any
+) -> None:
+    """A whole audience that still has them stores the others only."""
+    await days.full(0, range(40))
+    await days.state.purge(days.key(7))
+    assert await days.full(1, range(40)) == [(7, "REMOVED", None, days.uid(7))]
+    await days.full(2, range(40))
+    await days.state.aclose()
+
+    assert days.identity(7) not in on_disk()
+    assert days.identity(8) in on_disk()
+    await days.state.__aenter__()
+
+
 async def test_who_is_not_suppressed_can_come_back(days: Any) -> None:
     """As a new person."""
     await days.run(0, {1: days.mapped("a")}, export=False)
