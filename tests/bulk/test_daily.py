@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -49,7 +50,15 @@ class World:
     client: UID2Client
     seen: list[int] = attrs.field(factory=lambda: [0])
 
-    async def map(self, people: Sequence[str], **options: Any) -> JobSummary:
+    async def map(
+        self,
+        people: Sequence[str],
+        *,
+        state: MappingState | None = None,
+        delta: Path | None = None,
+        stop: asyncio.Event | None = None,
+        **options: Any,
+    ) -> JobSummary:
         """Map *people* as the command does every day."""
         source = self.folder / "in.csv"
         lines = [f"{number},{one}\n" for number, one in enumerate(people)]
@@ -61,10 +70,13 @@ class World:
             self.folder / "out.csv",
             client=self.client,
             options=MapOptions(
-                column="mail", type="email", keys=["id"], force=True, **options
+                column="mail",
+                type="email",
+                **{"keys": ["id"], "force": True, **options},
             ),
-            state=self.state,
-            delta=self.delta,
+            state=state or self.state,
+            delta=delta or self.delta,
+            stop=stop,
             _system=self.system,
         )
 
@@ -406,3 +418,48 @@ async def test_a_state_that_is_open(world: World) -> None:
         ]
 
     assert [one.rows for one in summaries] == [0, 0]
+
+
+@pytest.mark.parametrize("job", [refresh_state, sweep_by_status])
+async def test_a_missing_state_is_not_created(world: World, job: Any) -> None:
+    """A mistyped path is an error, not an empty state without anything due."""
+    with pytest.raises(InputError, match="no state"):
+        await job(world.state, client=world.client, _system=world.system)
+    assert not world.state.exists()
+
+
+class Crowded(MappingState):
+    """A state that others try to use before a run ends."""
+
+    others: Sequence[Callable[[], Awaitable[Any]]] = ()
+
+    async def finish(self, run: Run, **how: Any) -> None:
+        """Let the others try."""
+        others, self.others = self.others, ()
+        for other in others:
+            with pytest.raises(JobError, match="A job is using the state"):
+                await other()
+        await super().finish(run, **how)
+
+
+async def test_one_job_at_a_time(world: World) -> None:
+    """On one open state, others are refused, and the job is not disturbed by them."""
+    source = world.folder / "other.csv"
+    source.write_text("mail\nother@example.com\n")
+    async with Crowded(world.state) as state:
+        second = partial(
+            map_file,
+            source,
+            world.folder / "other_out.csv",
+            client=world.client,
+            options=MapOptions(column="mail", type="email"),
+            state=state,
+        )
+        refresh = partial(refresh_state, state, client=world.client)
+        sweep = partial(sweep_by_status, state, client=world.client)
+        state.others = [second, refresh, sweep, state.vacuum]
+        first = await world.map(PEOPLE, state=state)
+        await second()
+
+    assert first.changes == len(PEOPLE) == len(rows_of(world.delta))
+    assert state.others == ()

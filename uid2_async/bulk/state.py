@@ -167,13 +167,13 @@ class MappingState:
         Recorded answers are kept, including those of an unfinished run and of callers
         who were cancelled while they waited.
         """
-        if self._commits is not None:
-            await asyncio.wait([self._commits])
-        if self._thread is not None:
-            try:
+        try:
+            if self._commits is not None:
+                await asyncio.wait([self._commits])
+            if self._thread is not None:
                 await self._on_thread(self._close)
-            finally:
-                self._release_thread()
+        finally:
+            self._release_thread()
 
     def _open(self) -> None:
         """Open the database, on its thread."""
@@ -368,6 +368,7 @@ class MappingState:
             InputError: If one of *people* is none of these. The message says which.
             JobError: If a job is using the state, or another program reads it.
         """
+        await self._wait_until_unused()
         if isinstance(people, str | IdentityKey | Identity):
             people = [people]
         keys: list[IdentityKey] = []
@@ -394,7 +395,11 @@ class MappingState:
         """Return unused space in the file to the file system.
 
         SQLite needs space for a copy in the folder for temporary files.
+
+        Raises:
+            JobError: If a job is using the state, or another program reads it.
         """
+        await self._wait_until_unused()
         await self._call(StateDatabase.rewrite)
 
     # --- jobs -------------------------------------------------------------------------
@@ -409,23 +414,50 @@ class MappingState:
     ) -> Run:
         """Start a run, or resume the unfinished run of the same job.
 
-        A resumed run keeps its number and time. The first run binds the state to its
-        scope and operator.
+        A resumed run keeps its number and time. A run that is more than a day old is
+        not resumed. The first run binds the state to its scope and operator.
+
+        Nothing else can use the state until :meth:`finish` or :meth:`leave_run`.
 
         Raises:
-            JobError: If the state belongs to another scope or operator.
+            JobError: If the state belongs to another scope or operator, or a job is
+                using it.
         """
-        run = await self._call(
-            state_changes.start_run,
-            job=job,
-            scope=scope,
-            operator=operator,
-            segment=segment,
-            started=seconds_from(self._clock()),
-        )
+        await self._wait_until_unused()
+        self._started = seconds_from(self._clock())
+        try:
+            run = await self._call(
+                state_changes.start_run,
+                job=job,
+                scope=scope,
+                operator=operator,
+                segment=segment,
+                started=self._started,
+            )
+        except BaseException:
+            self._started = None
+            raise
         self._started = run.started
         self._counts = StagingCounts()
         return run
+
+    async def leave_run(self) -> None:
+        """Let others use the state, even if the run is not finished. Idempotent."""
+        try:
+            # Answers of a cancelled job are still recorded.
+            if self._commits is not None:
+                await asyncio.wait([self._commits])
+        finally:
+            self._started = None
+
+    async def _wait_until_unused(self) -> None:
+        """Raise if a run is open: its scratch data and answers must not be mixed up."""
+        if self._started is None and self._commits is not None:
+            await asyncio.wait([self._commits])
+        if self._started is not None:
+            raise JobError(
+                "A job is using the state.", hint="Wait until it ends, or stop it."
+            )
 
     async def stage(self, kind: IdentityType, identities: Sequence[bytes]) -> None:
         """Add valid identities of the input to those that the run asks about.

@@ -29,6 +29,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from uid2_async._portal import run_in_thread
+from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outcomes
 from uid2_async.bulk.columns import OutcomeColumns, RowStatus, status_of_uid
@@ -68,7 +69,7 @@ from uid2_async.bulk.resume import Checkpoint, decode_checkpoint, encode_checkpo
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import IdentityKey, Run, StateRow
 from uid2_async.client import UID2Client
-from uid2_async.errors import JobError
+from uid2_async.errors import InputError, JobError
 from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
 from uid2_async.protocol.mapping import buckets_call
 
@@ -184,6 +185,11 @@ async def sweep_by_status(
 async def _state_run(job: Job) -> AsyncIterator[tuple[MappingState, Run]]:
     """Open the state of a job without files, check its delta, and start a run."""
     assert job.state is not None  # noqa: S101 - by the callers
+    if not job.state.is_open and not job.state.path.exists():
+        raise InputError(
+            f"There is no state {printable(str(job.state.path))}.",
+            hint="Check the path.",
+        )
     async with open_state(job.state) as state:
         if job.delta is not None:
             unfinished = await state.has_unfinished_delta(job.delta)
@@ -196,7 +202,8 @@ async def _state_run(job: Job) -> AsyncIterator[tuple[MappingState, Run]]:
                 shared=job.options.shared_folders,
             )
             await run_in_thread(check)
-        yield state, await _start_run(state, job.client)
+        async with _open_run(state, job.client) as run:
+            yield state, run
 
 
 async def _end_state_run(
@@ -262,7 +269,14 @@ async def run_with_state(job: FileJob, state: MappingState) -> JobSummary:
         # delta with an empty one.
         outputs = tuple(filter(None, (one.output for one in job.files)))
         return JobSummary(**{**json.loads(ended), "outputs": outputs})
-    run = await _start_run(state, job.client, job=name, segment=segment)
+    async with _open_run(state, job.client, job=name, segment=segment) as run:
+        return await _map_in_steps(job, state, run)
+
+
+async def _map_in_steps(job: FileJob, state: MappingState, run: Run) -> JobSummary:
+    """Stage the inputs, ask, remove who is absent, and write the outputs."""
+    options, folder = job.options, job.folder
+    assert isinstance(options, MapOptions)  # noqa: S101 - as above
     chunks = _identity_chunks(state.to_ask(run))
     asking = _dispatcher(job, state, run, chunks, job.endpoint)
     if not await _stage(job, state):
@@ -274,8 +288,8 @@ async def run_with_state(job: FileJob, state: MappingState) -> JobSummary:
             folder.keep |= asking.batches > 0
     if asking.is_drained:
         return summarize(asking, counts, complete=False)
-    if segment is not None:
-        await state.remove_absent(run, segment, options.max_removed)
+    if run.segment is not None:
+        await state.remove_absent(run, run.segment, options.max_removed)
     return await _write_from_state(job, state, run, asking)
 
 
@@ -469,20 +483,25 @@ def _skip_done(file: InputFile, done: Mapping[str, str]) -> InputFile:
 # --- both -----------------------------------------------------------------------------
 
 
-async def _start_run(
+@asynccontextmanager
+async def _open_run(
     state: MappingState,
     client: UID2Client,
     *,
     job: str | None = None,
     segment: str | None = None,
-) -> Run:
-    """Start a run of *state*, or resume the unfinished one of the same *job*."""
-    return await state.start_run(
+) -> AsyncIterator[Run]:
+    """Start or resume a run, for which the state is reserved until the block ends."""
+    run = await state.start_run(
         job=job,
         scope=client.scope,
         operator=",".join(sorted(client.base_urls)),
         segment=segment,
     )
+    try:
+        yield run
+    finally:
+        await state.leave_run()
 
 
 def _dispatcher(

@@ -64,7 +64,8 @@ class Days:
         self.state = kind(path, clock=lambda: self.now)
 
     async def start_run(self, day: float, **options: Any) -> Run:
-        """Start a run."""
+        """Start a run; one that the test has not finished is left."""
+        await self.state.leave_run()
         self.now = at(day)
         options = {"scope": IdentityScope.UID2, "operator": OPERATOR, **options}
         return await self.state.start_run(**options)

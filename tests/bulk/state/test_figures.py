@@ -43,6 +43,7 @@ async def test_statuses(days: Any) -> None:
     await days.record(run, {0: days.mapped("x"), 1: OPTED_OUT}, PHONE)
     await days.state.finish(run, exported=True)
     await days.start_run(1)
+    await days.state.leave_run()
     await days.state.purge(days.key(0), suppress=False)
 
     found = await figures(days, 1)

@@ -313,6 +313,22 @@ async def test_who_stops_waiting_stops_nothing_half_way(path: Path, of: Any) -> 
         assert [row is not None for row in await days.look_up(1, 2)] == [True, True]
 
 
+async def test_a_cancelled_closing_releases_the_state(days: Any) -> None:
+    """Even while answers are being committed: it can be opened again."""
+    run = await days.start_run(0)
+    answers = {number: days.mapped(number) for number in range(3_000)}
+    recording = [asyncio.create_task(days.record(run, answers)) for _ in range(2)]
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(days.state.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing, *recording])
+
+    assert not days.state.is_open
+    async with days.state:
+        assert await days.state.get_many([days.key(1)]) != []
+
+
 async def test_an_error_reaches_all_who_share_a_commit(days: Any) -> None:
     """Each gets an exception of its own; what was recorded before is kept."""
     run = await days.start_run(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,16 +199,41 @@ async def test_a_purge_says_if_it_cannot_be_thorough(days: Any, path: Path) -> N
     await days.state.purge(days.uid("a"), kind="raw_uid")
 
 
-async def test_a_purge_waits_for_no_job(days: Any) -> None:
-    """The job has the person in its scratch file, so the purge is refused."""
+async def test_nothing_disturbs_an_open_run(days: Any) -> None:
+    """Another run, a purge or a vacuum would drop what the run has staged.
+
+    They are refused from its start, and possible once it has ended or was left.
+    """
+    state, key = days.state, days.key(1)
+    for is_finished in (True, False):
+        run = await days.start_run(0)
+        for staged in (range(0), range(9)):
+            await state.stage(EMAIL, [days.identity(number) for number in staged])
+            for use in (state.start_run, partial(state.purge, key), state.vacuum):
+                with pytest.raises(JobError, match="A job is using the state"):
+                    await use()
+        assert await days.to_ask(run)
+        if is_finished:
+            await state.finish(run, exported=False)
+        else:
+            await state.leave_run()
+        assert await state.purge(key, suppress=False) == 0
+        await state.vacuum()
+
+
+async def test_a_purge_waits_for_the_answers_of_a_cancelled_job(days: Any) -> None:
+    """They are still recorded, so they must not come after the purge."""
     run = await days.start_run(0)
-    await days.state.stage(EMAIL, [days.identity(1)])
+    answers = {number: days.mapped(number) for number in range(3000)}
+    both = [asyncio.create_task(days.record(run, answers)) for _ in range(2)]
+    await asyncio.sleep(0)
+    for task in both:
+        task.cancel()
+    await asyncio.wait(both)
+    await days.state.leave_run()
 
-    with pytest.raises(JobError, match="A job is using the state"):
-        await days.state.purge(days.key(1))
-
-    await days.state.finish(run, exported=False)
-    assert await days.state.purge(days.key(1)) == 0
+    assert await days.state.purge(map(days.key, range(3000)), suppress=False) == 3000
+    assert await days.look_up(1) == [None]
 
 
 @pytest.mark.parametrize("exported", [True, False])
