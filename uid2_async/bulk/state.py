@@ -13,6 +13,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -634,6 +635,10 @@ class MappingState:
         If a durable delta contains all pending changes, they count as *exported*.
         """
         await self._call(state_changes.finish, run, exported=exported, summary=summary)
+        # The run has ended, whatever happens now: what is left to do is repeated when
+        # the state is opened.
+        with suppress(JobError):
+            await self._call(StateDatabase.tidy)
         self._started = None
 
     async def summary_of(self, job: str) -> str | None:

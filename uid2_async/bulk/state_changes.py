@@ -20,6 +20,7 @@ from uid2_async.bulk.state_db import (
     CHECKSUM_CHARS,
     EXPORTED_UID,
     REPLACED,
+    REWRITE,
     StateDatabase,
     sort_distinct,
 )
@@ -164,17 +165,12 @@ def finish(
         for statement in ";".join(parts).split(";"):
             db.connection.execute(statement, given)
     db.epoch += exported
-    db.drop_scratch()
-    # Deleted data is also in the write-ahead log, and a long log is slow to read.
-    db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    if purged:
-        db.rewrite()
-        db.set_meta("purged", 0)
 
 
 _FORGET_PURGED: Final = f"""DELETE FROM history_row WHERE epoch = :epoch AND EXISTS (
     SELECT 1 FROM mapping_row AS m WHERE m.identity = history_row.identity
-    AND m.kind = history_row.kind AND m.reason = '{_PURGED}')"""
+    AND m.kind = history_row.kind AND m.reason = '{_PURGED}');
+    INSERT OR REPLACE INTO meta VALUES ('purged', 0), ('{REWRITE}', 1)"""
 # The next epoch number is enough to count everything as exported.
 _EXPORT: Final = f"""
     DELETE FROM mapping_row WHERE removed IS NOT NULL;
@@ -425,6 +421,7 @@ def purge(
             [(digest,) for digest in digests],
         )
         db.set_meta("purged", 1)
+        db.set_meta(REWRITE, 1)
     db.suppressed.update(digests)
     db.rewrite()
     return purged

@@ -32,6 +32,9 @@ APPLICATION_ID: Final = 0x55494432
 
 SCHEMA_VERSION: Final = 3
 
+REWRITE: Final = "rewrite"
+"""The metadata that is 1 from a transaction that purges until the file is rewritten."""
+
 CHECKSUM_CHARS: Final = 8
 """Each stored UID ends with a CRC-32 of identity and UID in hexadecimal digits."""
 
@@ -386,6 +389,10 @@ class StateDatabase:
         self.failures: int = 0
         try:
             self._load()
+            # A killed or failed run may have left that.
+            if self.meta(REWRITE):
+                with suppress(sqlite3.Error, JobError):
+                    self.rewrite()
         except BaseException:
             self.close()
             raise
@@ -403,7 +410,9 @@ class StateDatabase:
         try:
             with suppress(sqlite3.Error):
                 self.drop_scratch()
-            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            # What was committed is safe in the log, too.
+            with suppress(sqlite3.Error):
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self.connection.close()
             with suppress(OSError):
@@ -471,6 +480,16 @@ class StateDatabase:
         finally:
             self.connection.execute("PRAGMA temp_store = MEMORY")
         self.empty_wal()
+        self.set_meta(REWRITE, 0)
+
+    def tidy(self) -> None:
+        """Remove what the last transactions have deleted from the disk."""
+        self.drop_scratch()
+        if self.meta(REWRITE):
+            self.rewrite()
+        else:
+            # A long log is also slow to read.
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def digest(self, kind: int, identity: bytes) -> bytes:
         """Return the digest kept for a suppressed person."""

@@ -242,3 +242,37 @@ async def test_a_failed_sync_is_final(prepared: Path, of: Any, connection: Any) 
             await days.look_up(1)
     async with days.state:
         assert (await days.look_up(1))[0].raw_uid == days.uid(1)
+
+
+async def test_a_run_that_has_ended_cannot_fail(
+    prepared: Path, of: Any, connection: Any
+) -> None:
+    """A disk that is full after the last commit fails neither the run nor the closing.
+
+    A file that was purged, but not rewritten, is rewritten at the next opening.
+    """
+    days = of(prepared / "people.db", FailingState)
+    async with days.state:
+        run = await days.start_run(1)
+        connection.executed.clear()
+        await days.state.finish(run, exported=True)
+        commit = connection.executed.index("COMMIT") + 1
+        run = await days.start_run(2)
+        connection.executed.clear()
+        connection.error, connection.fails_at = NoSpaceError, commit + 1
+        await days.state.finish(run, exported=True)
+    connection.fails_at, connection.error = 10**9, Killed
+    with suppress(Killed):
+        async with days.state:
+            assert [run.ended for run in await days.state.runs()] == [True] * 3
+            connection.executed.clear()
+            await days.state.purge(days.key(1))
+            vacuum = connection.executed.index("VACUUM") + 1
+            connection.executed.clear()
+            connection.fails_at = vacuum
+            await days.state.purge(days.key(2))
+    connection.fails_at = 10**9
+    for times in (1, 0):
+        connection.executed.clear()
+        async with days.state:
+            assert connection.executed.count("VACUUM") == times

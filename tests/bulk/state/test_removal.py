@@ -199,6 +199,28 @@ async def test_a_purge_says_if_it_cannot_be_thorough(days: Any, path: Path) -> N
     await days.state.purge(days.uid("a"), kind="raw_uid")
 
 
+async def test_a_rewrite_that_fails_is_repeated(
+    days: Any, path: Path, on_disk: Any
+) -> None:
+    """It comes after the run has ended, which must not look like a failure."""
+    await days.run(0, {1: days.mapped("a"), 2: days.mapped("b")})
+    await days.state.purge(days.key(1))
+    with closing(sqlite3.connect(path)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM run").fetchone() == (1,)
+        await days.state._call(
+            lambda db: db.connection.execute("PRAGMA busy_timeout = 1").fetchall()
+        )
+        assert await days.run(1, {}) == [(1, "REMOVED", None, days.uid("a"))]
+        assert (await days.state.runs())[-1].ended
+        assert days.identity(1) in on_disk()
+
+    await days.state.aclose()
+    async with days.state:
+        assert days.identity(1) not in on_disk()
+        assert days.identity(2) in on_disk()
+
+
 async def test_nothing_disturbs_an_open_run(days: Any) -> None:
     """Another run, a purge or a vacuum would drop what the run has staged.
 
