@@ -463,3 +463,123 @@ async def test_one_job_at_a_time(world: World) -> None:
 
     assert first.changes == len(PEOPLE) == len(rows_of(world.delta))
     assert state.others == ()
+
+
+class Ended(MappingState):
+    """A state whose process is killed right after a run has ended."""
+
+    async def finish(self, run: Run, **how: Any) -> None:
+        """End the run, and fail."""
+        await super().finish(run, **how)
+        raise RuntimeError("killed")
+
+
+async def kill_at_the_end(world: World, job: Callable[[MappingState], Any]) -> None:
+    """Do a job that is killed after its last step."""
+    state = Ended(world.state, clock=lambda: world.operator.now)
+    with pytest.raises(RuntimeError, match="killed"):
+        await job(state)
+
+
+async def test_a_map_that_was_killed_after_its_last_step(world: World) -> None:
+    """The same command leaves its delta alone, unless its input has changed."""
+
+    async def kill(people: Sequence[str]) -> None:
+        await kill_at_the_end(world, lambda state: world.map(people, state=state))
+
+    await kill(PEOPLE[:50])
+    delta, asked = world.delta.read_bytes(), world.asked()
+    again = await world.map(PEOPLE[:50])
+    assert (again.rows, again.changes, len(again.outputs)) == (50, 50, 1)
+    assert (world.asked(), world.delta.read_bytes()) == (0, delta)
+    assert (await world.map(PEOPLE[:50])).changes == 0
+
+    await kill(PEOPLE[:60])
+    with pytest.raises(InputError, match="exists"):
+        await world.map(PEOPLE[:70], force=False)
+    assert len(rows_of(world.delta)) == 10
+    changed = await world.map(PEOPLE[:70])
+    assert (changed.rows, changed.changes) == (70, 10)
+    assert len(rows_of(world.folder / "out.csv")) == 70
+
+    await kill(PEOPLE[:80])
+    world.delta.rename(world.folder / "moved.csv")
+    assert (await world.map(PEOPLE[:80])).changes == 0
+    assert len(rows_of(world.delta)) == 0
+
+    await kill(PEOPLE[:90])
+    world.operator.advance(9 * DAY)
+    world.asked()
+    assert (await world.map(PEOPLE[:90])).changes is not None
+    assert world.asked() == 90
+    assert asked == 50
+
+
+@pytest.mark.parametrize("name", ["delta.csv.gz", "delta.parquet"])
+@pytest.mark.parametrize("job", [refresh_state, sweep_by_status])
+async def test_a_refresh_that_was_killed_after_its_last_step(
+    world: World, job: Any, name: str
+) -> None:
+    """The same command leaves its delta alone, even by force; once, and for a day."""
+    await world.map(PEOPLE[:50])
+    delta = world.folder / name
+    options: Any = RefreshOptions(unchecked_for=timedelta(hours=1), force=True)
+    if job is sweep_by_status:
+        options = JobOptions(concurrency=1, force=True)
+    run = partial(
+        job, client=world.client, options=options, delta=delta, _system=world.system
+    )
+    world.operator.opt_out(PEOPLE[5])
+    world.operator.advance(2 * DAY)
+    await kill_at_the_end(world, run)
+    before = delta.read_bytes()
+    world.asked()
+    again = await run(world.state)
+    assert (again.rows, again.complete, world.asked()) == (50, True, 0)
+    assert (again.changes or 0) > 0
+    assert delta.read_bytes() == before
+
+    world.operator.advance(2 * 3_600)
+    await kill_at_the_end(world, run)
+    assert world.asked() > 0
+    world.operator.advance(2 * DAY)
+    await run(world.state)
+    assert world.asked() > 0
+
+
+async def test_a_delta_of_another_run_is_not_replaced(world: World) -> None:
+    """Nor that of another state: a resumed job replaces only its own without force."""
+    stop = asyncio.Event()
+    stopped = partial(world.map, PEOPLE, force=False, batch_size=100, concurrency=1)
+    source = world.folder / "in.csv"
+
+    class Stopped(MappingState):
+        async def record(self, *recorded: Any) -> None:
+            await super().record(*recorded)
+            stop.set()
+
+    state = Stopped(world.state, clock=lambda: world.operator.now)
+    assert not (await stopped(state=state, stop=stop)).complete
+    refresh = partial(refresh_state, client=world.client, _system=world.system)
+    done = (await refresh(world.state, delta=world.delta)).changes or 0
+    assert 0 < done < len(PEOPLE)
+    with pytest.raises(InputError, match="exists"):
+        await stopped()
+    world.delta.unlink()
+    await map_file(
+        source,
+        world.folder / "another.csv",
+        client=world.client,
+        options=MapOptions(column="mail", type="email"),
+        state=world.folder / "another.db",
+        delta=world.delta,
+    )
+    with pytest.raises(InputError, match="exists"):
+        await stopped()
+    assert len(rows_of(world.delta)) == len(PEOPLE)
+
+    world.delta.unlink()
+    with pytest.raises(JobError, match="killed"):
+        await stopped(state=Killed(world.state, clock=lambda: world.operator.now))
+    assert (await stopped()).changes == len(PEOPLE) - done
+    assert len(rows_of(world.delta)) == len(PEOPLE) - done

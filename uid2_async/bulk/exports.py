@@ -9,11 +9,13 @@ the same delta again.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk, IdentityColumn
@@ -22,15 +24,21 @@ from uid2_async.bulk.outcomes import Endpoint, Outcome
 from uid2_async.bulk.paths import (
     Content,
     FilePair,
+    InputIdentity,
     Location,
+    Remote,
     check_roles,
     check_targets,
+    identify,
     state_paths,
 )
 from uid2_async.bulk.private_files import DISK, Disk
+from uid2_async.bulk.resume import Checkpoint, encode_checkpoint
 from uid2_async.bulk.state import MappingState
-from uid2_async.bulk.state_values import Change, IdentityKey, StateRow
+from uid2_async.bulk.state_changes import DELTA
+from uid2_async.bulk.state_values import Change, IdentityKey, Run, StateRow
 from uid2_async.bulk.stores import locate
+from uid2_async.errors import InputError
 from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
 
@@ -67,6 +75,7 @@ class DeltaWriter:
     ) -> None:
         """Open the unfinished file. Blocks."""
         self.lines: int = 0
+        self._target = target
         self._keys = keys
         self._columns = [*DELTA_COLUMNS, *keys]
         self._table = TableWriter(
@@ -112,16 +121,29 @@ class DeltaWriter:
         if len(self._waiting) >= _SAVE_LINES:
             await self._save()
 
-    async def complete(self, state: MappingState) -> int:
+    async def complete(self, state: MappingState, run: Run) -> int:
         """Add the other pending changes, rename the delta, and count its lines.
 
-        Afterwards, the state may count them as exported.
+        Afterwards, the state may count them as exported. It records the identity of the
+        delta before that has its name: if *run* is killed in between, the next one
+        knows this delta as its own.
         """
-        await self.write_changes(state.pending_changes())
+        await self._write(state.pending_changes())
+        identity = await run_in_thread(self._table.complete)
+        if identity is not None:
+            identity = msgspec.structs.replace(identity, name=self._target)
+            detail = encode_checkpoint(Checkpoint(input=identity, done=True))
+            await state.set_file_done(run, DELTA, detail)
+        await run_in_thread(self._table.finish)
         return self.lines
 
     async def write_changes(self, pages: AsyncIterator[Sequence[Change]]) -> None:
-        """Write a line for each change, and rename the delta to its final name."""
+        """Write a line for each change, and rename the file to its final name."""
+        await self._write(pages)
+        await run_in_thread(self._table.finish)
+
+    async def _write(self, pages: AsyncIterator[Sequence[Change]]) -> None:
+        """Write a line for each change."""
         await self._save()
         async for page in pages:
             self.lines += len(page)
@@ -135,7 +157,6 @@ class DeltaWriter:
                 **{key: [""] * len(page) for key in self._keys},
             }
             await run_in_thread(partial(self._table.write, columns))
-        await run_in_thread(self._table.finish)
 
     async def aclose(self) -> None:
         """Close the file; remove it if it is not complete."""
@@ -183,6 +204,23 @@ def check_export(
         pair = FilePair(None, path)
         check_targets([pair], force=force, unfinished=False, allow_shared=shared)
     return path
+
+
+def is_delta(target: str | None, saved: InputIdentity | None) -> bool:
+    """Return whether a run has written *target*, as it *saved*. Blocks.
+
+    Of a remote object, only the size is known before it is uploaded. Without a file,
+    nothing is saved.
+    """
+    path = None if target is None else locate(target)
+    if path is None or saved is None:
+        return path is None and saved is None
+    with suppress(InputError):  # there is none
+        found = identify(path)
+        if isinstance(path, Remote):
+            return found.size == saved.size
+        return msgspec.structs.replace(found, name=saved.name) == saved
+    return False
 
 
 async def export_state(state: MappingState, target: str, *, force: bool = False) -> int:

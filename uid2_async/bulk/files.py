@@ -17,14 +17,16 @@ from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
     Format,
+    InputIdentity,
     Location,
     Remote,
     attempt_read,
+    identify,
     is_gzipped,
     known_suffix,
     temp_sibling,
 )
-from uid2_async.bulk.private_files import DISK, Disk, attempt
+from uid2_async.bulk.private_files import DISK, Disk, attempt, replace
 from uid2_async.bulk.text import OnBadRow, TextOutput, TextRows, open_stdio
 
 if TYPE_CHECKING:
@@ -113,6 +115,12 @@ class TableWriter:
         options = FileFormatOptions().for_file(path)
         self._path = path
         self._part = None if path is None else attempt("", temp_sibling, path)
+        self._disk = disk
+        self._whole: Path | None = None
+        if path is not None and self._part is not None:
+            suffix = ".gz" if is_gzipped(path) else ".new"
+            self._whole = self._part.with_name(f"{self._part.name}{suffix}")
+        self._is_complete = False
         self.rows: int = 0
         try:
             self._output = open_output(
@@ -127,12 +135,21 @@ class TableWriter:
         self._output.write(self._output.format(None, columns))
         self.rows += len(next(iter(columns.values()), ()))
 
+    def complete(self) -> InputIdentity | None:
+        """Complete the file, and identify it before it has its name. Blocks."""
+        if not self._is_complete:
+            self._output.finish(self._whole)
+            self._is_complete = True
+        return None if self._whole is None else identify(self._whole)
+
     def finish(self) -> None:
         """Rename the complete file to its final name. Blocks."""
         try:
-            self._output.finish(self._path)
-            if self._remote is not None and self._path is not None:
-                self._remote.deliver(self._path)
+            self.complete()
+            if self._whole is not None and self._remote is not None:
+                self._remote.deliver(self._whole)
+            elif self._whole is not None and self._path is not None:
+                replace(self._whole, self._path, disk=self._disk)
         finally:
             self.close()
 
@@ -143,8 +160,7 @@ class TableWriter:
 
     def _remove(self) -> None:
         """Remove the unfinished file, and what was uploaded."""
-        whole = None if self._remote is None else self._path
-        for left in (self._part, whole):
+        for left in (self._part, self._whole):
             if left is not None:
                 with contextlib.suppress(OSError):
                     left.unlink(missing_ok=True)

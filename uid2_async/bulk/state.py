@@ -630,7 +630,7 @@ class MappingState:
     async def finish(
         self, run: Run, *, exported: bool, summary: str | None = None
     ) -> None:
-        """End *run*, in one transaction, with a *summary* for :meth:`summary_of`.
+        """End *run*, in one transaction, with a *summary* for :meth:`finished_run`.
 
         If a durable delta contains all pending changes, they count as *exported*.
         """
@@ -641,20 +641,27 @@ class MappingState:
             await self._call(StateDatabase.tidy)
         self._started = None
 
-    async def summary_of(self, job: str) -> str | None:
-        """Return the summary passed to :meth:`finish` for a finished job, or None."""
-        return await self._call(state_changes.summary_of, job)
+    async def finished_run(self, job: str) -> tuple[str, dict[str, str]] | None:
+        """Return the summary and :meth:`files_done` of a job that has just ended.
 
-    async def start_delta(self, run: Run, target: str) -> None:
-        """Record that *run* writes its delta to the file *target*."""
-        await self.set_file_done(run, state_changes.DELTA, target)
+        None if its last run has not ended or is more than a day old, or after
+        :meth:`forget_files`.
+        """
+        return await self._call(state_changes.finished_run, job, self._now)
 
-    async def has_unfinished_delta(self, target: str) -> bool:
-        """Return whether an interrupted run was writing its delta to *target*."""
-        return await self._call(state_changes.has_unfinished_delta, target)
+    async def forget_files(self, job: str) -> None:
+        """Forget the files of a job, so that the next run is another job."""
+        await self._call(state_changes.forget_files, job)
+
+    async def unfinished_deltas(self) -> list[str]:
+        """Return the details of complete deltas that no run counts as exported."""
+        return await self._call(state_changes.unfinished_deltas)
 
     async def set_file_done(self, run: Run, name: str, detail: str) -> None:
-        """Record that the output of the input *name* of *run* has its final name."""
+        """Record that the output of the input *name* of *run* has its final name.
+
+        For a delta, that it is about to get its name.
+        """
         await self._call(state_changes.set_file_done, run, name, detail)
 
     async def files_done(self, run: Run) -> dict[str, str]:

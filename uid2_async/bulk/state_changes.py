@@ -69,6 +69,8 @@ from uid2_async.protocol.raw_uid import RAW_UID_SIZES, raw_uid_version
 _PURGED: Final = "(purged)"
 DELTA: Final = ""
 """The entry for the delta of a run among the names of its inputs."""
+RESUME_SECONDS: Final = 86_400
+"""How long after its start a run can be resumed, or its summary returned again."""
 
 # --- runs -----------------------------------------------------------------------------
 
@@ -88,9 +90,10 @@ def start_run(
         for name, value in (("scope", scope), ("operator", operator)):
             if value is not None:
                 _bind_state(db, name, str(value))
-        unfinished = [run for run in list_runs(db) if run.job == job and not run.ended]
-        if job is not None and unfinished:
-            return unfinished[-1]
+        last = None if job is None else _last_run(db, job)
+        # An older one would work with an old clock: opt-outs would stay unseen.
+        if last and not last.ended and last.started >= started - RESUME_SECONDS:
+            return last
         db.connection.execute(
             "INSERT INTO run (job, segment, started, epoch) VALUES (?, ?, ?, ?)",
             (job, segment, started, db.epoch),
@@ -118,6 +121,11 @@ def list_runs(db: StateDatabase) -> list[Run]:
     return [Run(**dict(zip(names, row, strict=True))) for row in rows.fetchall()]
 
 
+def _last_run(db: StateDatabase, job: str) -> Run | None:
+    """Return the last run of *job*."""
+    return next((run for run in reversed(list_runs(db)) if run.job == job), None)
+
+
 def set_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:
     """Record that the output of an input of *run* has its final name."""
     db.connection.execute(
@@ -125,12 +133,14 @@ def set_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:
     )
 
 
-def has_unfinished_delta(db: StateDatabase, target: str) -> bool:
-    """Return whether an interrupted run was writing its delta to *target*."""
+def unfinished_deltas(db: StateDatabase) -> list[str]:
+    """Return the details of complete deltas whose runs have not ended."""
     rows = db.connection.execute(
-        "SELECT 1 FROM file_done WHERE name = ? AND detail = ?", (DELTA, target)
+        "SELECT detail FROM file_done JOIN run ON number = run"
+        " WHERE name = ? AND NOT ended",
+        (DELTA,),
     )
-    return rows.fetchone() is not None
+    return [detail for (detail,) in rows.fetchall()]
 
 
 def files_done(db: StateDatabase, run: Run) -> dict[str, str]:
@@ -141,12 +151,26 @@ def files_done(db: StateDatabase, run: Run) -> dict[str, str]:
     return dict(rows.fetchall())
 
 
-def summary_of(db: StateDatabase, job: str) -> str | None:
-    """Return the summary of the finished run of *job*, if there is one."""
-    row = db.connection.execute(
-        "SELECT summary FROM run WHERE job = ? AND ended", (job,)
+def finished_run(
+    db: StateDatabase, job: str, now: int
+) -> tuple[str, dict[str, str]] | None:
+    """Return the summary and files of the last run of *job*, if it has ended."""
+    last = _last_run(db, job)
+    if last is None or not last.ended or last.started < now - RESUME_SECONDS:
+        return None
+    files = files_done(db, last)
+    (summary,) = db.connection.execute(
+        "SELECT summary FROM run WHERE number = ?", (last.number,)
     ).fetchone()
-    return None if row is None else row[0]
+    return (summary, files) if summary and files else None
+
+
+def forget_files(db: StateDatabase, job: str) -> None:
+    """Forget the files of the runs of *job*, so that it can be done once more."""
+    db.connection.execute(
+        "DELETE FROM file_done WHERE run IN (SELECT number FROM run WHERE job = ?)",
+        (job,),
+    )
 
 
 def finish(
@@ -158,6 +182,7 @@ def finish(
         "summary": summary,
         "epoch": db.epoch,
         "before": run.started - RETENTION_SECONDS,
+        "stale": run.started - RESUME_SECONDS,
     }
     purged = exported and db.meta("purged")
     parts = [_FORGET_PURGED] * bool(purged) + [_EXPORT] * exported + [_END]
@@ -177,14 +202,16 @@ _EXPORT: Final = f"""
     UPDATE mapping_row AS m SET exported = NULL WHERE changed = :epoch AND uid IS NULL
         AND reason IS NOT '{OPTED_OUT}' AND {REPLACED} <> '';
     UPDATE run SET exported = :epoch WHERE number = :run;
-    DELETE FROM file_done WHERE name = '{DELTA}';
+    DELETE FROM file_done WHERE name = '{DELTA}' AND run <> :run
+        AND run IN (SELECT number FROM run WHERE NOT ended);
     UPDATE meta SET value = :epoch + 1 WHERE name = 'epoch'"""
 _END: Final = """
     UPDATE mapping_row SET previous_uid = NULL, previous_since = NULL
         WHERE previous_since <= :before;
     DELETE FROM history_row WHERE epoch < (
         SELECT min(epoch) FROM run WHERE started > :before);
-    DELETE FROM file_done WHERE run = :run;
+    DELETE FROM file_done WHERE run IN (
+        SELECT number FROM run WHERE started < :stale);
     UPDATE run SET ended = 1, summary = :summary WHERE number = :run"""
 
 # --- changes --------------------------------------------------------------------------

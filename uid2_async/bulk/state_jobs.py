@@ -15,16 +15,19 @@ from collections import Counter, defaultdict
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
+    Awaitable,
     Callable,
     Coroutine,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
+from hashlib import sha256
 from itertools import repeat
-from typing import Any, Final, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 
@@ -34,7 +37,7 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outcomes
 from uid2_async.bulk.columns import OutcomeColumns, RowStatus, status_of_uid
 from uid2_async.bulk.dispatch import Dispatcher
-from uid2_async.bulk.exports import DeltaWriter, check_export
+from uid2_async.bulk.exports import DeltaWriter, check_export, is_delta
 from uid2_async.bulk.job import (
     FileJob,
     FileSource,
@@ -67,6 +70,7 @@ from uid2_async.bulk.outputs import JobOutputs
 from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.bulk.resume import Checkpoint, decode_checkpoint, encode_checkpoint
 from uid2_async.bulk.state import MappingState
+from uid2_async.bulk.state_changes import DELTA
 from uid2_async.bulk.state_values import IdentityKey, Run, StateRow
 from uid2_async.client import UID2Client
 from uid2_async.errors import InputError, JobError
@@ -95,7 +99,8 @@ async def refresh_state(
 ) -> JobSummary:
     """Ask again about the due identities of a state, as ``uid2 refresh`` does.
 
-    Call it again to resume: answered identities are no longer due.
+    Call it again to resume: answered identities are no longer due. If the process was
+    killed after the last step, it returns the summary of that run.
 
     Example:
         >>> async with MappingState("people.db") as state:
@@ -109,7 +114,7 @@ async def refresh_state(
         options: What to ask about, and how the job runs.
         delta: The file for the changes since the last delta, or ``-`` for stdout. An
             existing file is replaced only with the option *force*, or if it is the
-            delta of an interrupted run.
+            unchanged delta of an interrupted run.
         stop: Stops the job cleanly when it is set.
         on_progress: Called with the progress.
 
@@ -121,17 +126,22 @@ async def refresh_state(
     """
     options = options or RefreshOptions()
     settings = job_settings(client, options, stop, on_progress, _system, state, delta)
-    job = Job(**settings)
-    async with _state_run(job) as (opened, run):
-        unchecked, rotated = options.unchecked_for, None
-        if unchecked is None and options.api is Api.V2:
-            rotated = await _find_rotated(client, opened)
-        due = opened.to_ask(run, "due", unchecked_for=unchecked, rotated=rotated)
-        endpoint = MAP_V3 if rotated is None else MAP_V2
-        chunks = _identity_chunks(due, options.limit)
-        asking = _dispatcher(job, opened, run, chunks, endpoint)
-        counts = await _ask_all(job, asking)
-        return await _end_state_run(job, opened, run, asking, counts)
+    ask = partial(_ask_due, options)
+    return await _run_without_files(Job(**settings), "refresh", ask)
+
+
+async def _ask_due(
+    options: RefreshOptions, job: Job, state: MappingState, run: Run
+) -> tuple[Dispatcher, Counter[str]]:
+    """Ask again about the due identities of a state."""
+    unchecked, rotated = options.unchecked_for, None
+    if unchecked is None and options.api is Api.V2:
+        rotated = await _find_rotated(job.client, state)
+    due = state.to_ask(run, "due", unchecked_for=unchecked, rotated=rotated)
+    endpoint = MAP_V3 if rotated is None else MAP_V2
+    chunks = _identity_chunks(due, options.limit)
+    asking = _dispatcher(job, state, run, chunks, endpoint)
+    return asking, await _ask_all(job, asking)
 
 
 async def sweep_by_status(
@@ -167,23 +177,30 @@ async def sweep_by_status(
     """
     options = options or JobOptions(concurrency=1)
     settings = job_settings(client, options, stop, on_progress, _system, state, delta)
-    job = Job(**settings)
+    return await _run_without_files(Job(**settings), "sweep", _ask_statuses)
+
+
+async def _ask_statuses(
+    job: Job, state: MappingState, run: Run
+) -> tuple[Dispatcher, Counter[str]]:
+    """Check the raw UIDs of a state for opt-outs, and record them."""
     counts: Counter[str] = Counter()
-    async with (
-        _state_run(job) as (opened, run),
-        aclosing(opened.export()) as pages,
-    ):
+    async with aclosing(state.export()) as pages:
         source = _ChunkSource(_uid_chunks(pages))
         async with job.dispatcher(source, endpoint=OPTOUT_STATUS) as asking:
             async for chunk in asking.chunks():
-                await _record_opt_outs(opened, run, chunk, counts)
+                await _record_opt_outs(state, run, chunk, counts)
                 job.report_requests(counts, asking)
-        return await _end_state_run(job, opened, run, asking, counts)
+    return asking, counts
 
 
-@asynccontextmanager
-async def _state_run(job: Job) -> AsyncIterator[tuple[MappingState, Run]]:
-    """Open the state of a job without files, check its delta, and start a run."""
+_Ask: TypeAlias = Callable[
+    [Job, MappingState, Run], Awaitable[tuple[Dispatcher, Counter[str]]]
+]
+
+
+async def _run_without_files(job: Job, kind: str, ask: _Ask) -> JobSummary:
+    """Run a job of a *kind* on a state: ask, write the delta, and end the run."""
     assert job.state is not None  # noqa: S101 - by the callers
     if not job.state.is_open and not job.state.path.exists():
         raise InputError(
@@ -191,22 +208,21 @@ async def _state_run(job: Job) -> AsyncIterator[tuple[MappingState, Run]]:
             hint="Check the path.",
         )
     async with open_state(job.state) as state:
-        if job.delta is not None:
-            unfinished = await state.has_unfinished_delta(job.delta)
-            check = partial(
-                check_export,
-                state,
-                job.delta,
-                role="delta",
-                force=job.options.force or unfinished,
-                shared=job.options.shared_folders,
-            )
-            await run_in_thread(check)
-        async with _open_run(state, job.client) as run:
-            yield state, run
+        terms = attrs.asdict(job.options, filter=lambda option, _: not option.metadata)
+        name = sha256(repr((kind, terms, job.delta)).encode()).hexdigest()
+        summary = await _finished_summary(job, state, name)
+        if summary is None:
+            await _check_delta(job, state)
+            async with _open_run(state, job.client, job=name) as run:
+                asking, counts = await ask(job, state, run)
+                summary = await _end_without_files(job, state, run, asking, counts)
+        # If the same command is run again, it is another job.
+        with suppress(JobError):
+            await state.forget_files(name)
+    return attrs.evolve(summary, seconds=time.monotonic() - job.started_at)
 
 
-async def _end_state_run(
+async def _end_without_files(
     job: Job,
     state: MappingState,
     run: Run,
@@ -214,19 +230,15 @@ async def _end_state_run(
     counts: Counter[str],
 ) -> JobSummary:
     """Write the delta of an uninterrupted job, and end its run."""
-    changes: int | None = None
-    if asking.is_drained or job.delta is None:
-        await state.finish(run, exported=False)
-    else:
-        # If the run is killed before it ends, the next run may replace this delta.
-        await state.start_delta(run, job.delta)
-        async with _open_delta(job, state) as delta:
-            assert delta is not None  # noqa: S101 - by the condition
-            changes = await delta.complete(state)
-            await state.finish(run, exported=True)
     summary = summarize(asking, counts, complete=not asking.is_drained)
-    seconds = time.monotonic() - job.started_at
-    return attrs.evolve(summary, changes=changes, seconds=seconds)
+    if asking.is_drained or job.delta is None:
+        await state.finish(run, exported=False, summary=_encode(summary))
+        return summary
+    async with _open_delta(job, state) as delta:
+        assert delta is not None  # noqa: S101 - by the condition
+        summary = attrs.evolve(summary, changes=await delta.complete(state, run))
+        await state.finish(run, exported=True, summary=_encode(summary))
+    return summary
 
 
 async def _find_rotated(client: UID2Client, state: MappingState) -> dict[str, datetime]:
@@ -263,12 +275,11 @@ async def run_with_state(job: FileJob, state: MappingState) -> JobSummary:
     assert isinstance(options, MapOptions)  # noqa: S101 - only maps have a state
     segment = options.segment if options.full else None
     name = None if folder is None else folder.job
-    ended = None if name is None else await state.summary_of(name)
-    if ended is not None:
-        # A run was killed after its last step. Starting another one would replace its
-        # delta with an empty one.
-        outputs = tuple(filter(None, (one.output for one in job.files)))
-        return JobSummary(**{**json.loads(ended), "outputs": outputs})
+    if name is not None:
+        summary = await _finished_summary(job, state, name, job.files)
+        if summary is not None:
+            return summary
+    await _check_delta(job, state)
     async with _open_run(state, job.client, job=name, segment=segment) as run:
         return await _map_in_steps(job, state, run)
 
@@ -395,9 +406,9 @@ async def _write_from_state(
         )
         if complete:
             if delta is not None:
-                summary = attrs.evolve(summary, changes=await delta.complete(state))
-            # Without file names.
-            text = json.dumps(attrs.asdict(attrs.evolve(summary, outputs=())))
+                changes = await delta.complete(state, run)
+                summary = attrs.evolve(summary, changes=changes)
+            text = _encode(summary)
             await state.finish(run, exported=delta is not None, summary=text)
     return summary
 
@@ -481,6 +492,59 @@ def _skip_done(file: InputFile, done: Mapping[str, str]) -> InputFile:
 
 
 # --- both -----------------------------------------------------------------------------
+
+
+def _encode(summary: JobSummary) -> str:
+    """Return a summary as JSON, without file names."""
+    return json.dumps(attrs.asdict(attrs.evolve(summary, outputs=())))
+
+
+async def _finished_summary(
+    job: Job, state: MappingState, name: str, files: Sequence[InputFile] = ()
+) -> JobSummary | None:
+    """Return the summary of a job that was killed after its last step.
+
+    Another run would replace its delta with one that lacks its changes. None if inputs
+    have changed since, or a file that it wrote is gone: then another run is meant.
+    """
+    ended = await state.finished_run(name)
+    if ended is None:
+        return None
+    summary, details = ended
+    saved = {key: decode_checkpoint(text).input for key, text in details.items()}
+    delta = saved.pop(DELTA, None)
+    outputs = tuple(filter(None, (one.output for one in files)))
+
+    def is_there() -> bool:
+        written = all(one.exists() for one in outputs if isinstance(one, Path))
+        return written and is_delta(job.delta, delta)
+
+    identities = [one.identity for one in files if one.identity is not None]
+    if saved != {one.name: one for one in identities}:
+        return None
+    if not await run_in_thread(is_there):
+        return None
+    return JobSummary(**{**json.loads(summary), "outputs": outputs})
+
+
+async def _check_delta(job: Job, state: MappingState) -> None:
+    """Reject an existing delta, except one that an unfinished run has written."""
+    if job.delta is None:
+        return
+    details = await state.unfinished_deltas()
+    saved = [decode_checkpoint(detail).input for detail in details]
+
+    def check(target: str) -> None:
+        is_ours = any(is_delta(target, one) for one in saved if one.name == target)
+        check_export(
+            state,
+            target,
+            role="delta",
+            force=job.options.force or is_ours,
+            shared=job.options.shared_folders,
+        )
+
+    await run_in_thread(partial(check, job.delta))
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -230,13 +229,14 @@ async def test_reprs_show_nobody(days: Any) -> None:
 
 
 async def test_a_resumed_run_keeps_its_time(days: Any) -> None:
-    """So that it writes the same rows again, also after the 90 days of a UID."""
+    """So that it writes the same rows again, also after the 90 days of a UID.
+
+    After a day, another run starts: opt-outs and due UIDs must not stay unseen.
+    """
     await days.run(0, {1: days.mapped("a")})
     await days.run(1, {1: days.mapped("b")})
-    await days.start_run(80, job="one")
-
-    days.now += timedelta(days=30)
-
-    await days.start_run(110, job="one")
-    (row,) = await days.look_up(1)
-    assert row.previous_raw_uid == days.uid("a")
+    for day, number, previous in ((90.5, 3, "a"), (91.5, 3, "a"), (91.6, 4, None)):
+        run = await days.start_run(day, job="one")
+        (row,) = await days.look_up(1)
+        assert run.number == number
+        assert row.previous_raw_uid == (previous and days.uid(previous))

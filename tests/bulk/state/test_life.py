@@ -140,20 +140,22 @@ async def test_a_state_belongs_to_one_operator_and_scope(days: Any) -> None:
 
 
 async def test_a_job_resumes_its_run(days: Any) -> None:
-    """Same number, same time, until it is finished; other jobs have their own."""
+    """Same number, same time, until it is finished or a day old; others have theirs."""
     run = await days.start_run(0, job="one", segment="a")
 
-    assert await days.start_run(3, job="one") == run
-    assert (await days.start_run(3, job="two")).number == 2
-    assert (await days.start_run(3, job="one")).number == 1
+    assert await days.start_run(0.9, job="one") == run
+    assert (await days.start_run(0.9, job="two")).number == 2
+    assert (await days.start_run(1, job="one")).number == 1
     await days.state.finish(run, exported=False)
-    assert (await days.start_run(4, job="one")).number == 3
-    assert (await days.start_run(4)).number == 4
-    assert (await days.start_run(4)).number == 5
+    assert (await days.start_run(1, job="one")).number == 3
+    assert (await days.start_run(1)).number == 4
+    assert (await days.start_run(1)).number == 5
+    assert (await days.start_run(1.9, job="two")).number == 2
+    assert (await days.start_run(2, job="two")).number == 6
 
 
 async def test_files_that_are_done_stay_done(days: Any) -> None:
-    """Until their run is finished; those of other runs are not mixed up."""
+    """With the summary, until they are forgotten or old; runs are not mixed up."""
     run = await days.start_run(0, job="one")
     other = await days.start_run(0, job="two")
     for name, detail in (("b", "1"), ("a", "2"), ("b", "3")):
@@ -162,9 +164,18 @@ async def test_files_that_are_done_stay_done(days: Any) -> None:
 
     resumed = await days.start_run(1, job="one")
     assert await days.state.files_done(resumed) == {"a": "2", "b": "3"}
-    await days.state.finish(run, exported=False)
-    assert await days.state.files_done(run) == {}
+    assert await days.state.finished_run("one") is None
+    await days.state.finish(run, exported=False, summary="all")
+    found = ("all", {"a": "2", "b": "3"})
+    assert await days.state.finished_run("one") == found
     assert await days.state.files_done(other) == {"c": "4"}
+    days.now = days.at(1.1)
+    assert await days.state.finished_run("one") is None
+    days.now = days.at(0.9)
+    await days.state.forget_files("one")
+    assert await days.state.finished_run("one") is None
+    await days.run(1.1, {})
+    assert await days.state.files_done(other) == {}
 
 
 async def test_a_killed_process_loses_nothing(path: Path, of: Any) -> None:
@@ -180,7 +191,7 @@ async def test_a_killed_process_loses_nothing(path: Path, of: Any) -> None:
 
     days = of(path)
     async with days.state:
-        run = await days.start_run(2, job="first")
+        run = await days.start_run(1, job="first")
         assert (run.number, run.started) == (1, days.seconds(0))
         assert None not in await days.look_up(*range(30))
         assert [number for number, *_ in await days.pending(run)] == list(range(30))
