@@ -326,8 +326,10 @@ async def test_too_many_removed(world: World) -> None:
     """A broken export does not empty an audience."""
     await world.map(PEOPLE, full=True)
 
+    world.asked()
     with pytest.raises(JobError, match=r"2,000|2000"):
-        await world.map(PEOPLE[:2_000], full=True)
+        await world.map([*PEOPLE[:2_000], "new@example.com"], full=True)
+    assert world.asked() == 0
     summary = await world.map(PEOPLE[:2_000], full=True, max_removed=0.6)
 
     assert summary.changes == 2_000

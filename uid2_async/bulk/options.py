@@ -16,6 +16,7 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.columns import PHONE, IdentifierColumns, find_identifiers
 from uid2_async.bulk.outcomes import OptOutRule, Progress
 from uid2_async.bulk.paths import FileFormatOptions
+from uid2_async.bulk.state_values import DEFAULT_SEGMENT
 from uid2_async.errors import ConfigError
 from uid2_async.phones import check_country, load_countries
 from uid2_async.protocol.normalize import KINDS
@@ -153,9 +154,10 @@ class MapOptions(FileJobOptions):
         keys: The input columns that the delta contains.
         full: Whether the input is the whole audience, so that people missing from it
             are REMOVED.
-        segment: The name of that audience.
+        segment: The name of that audience, for states with several. ``default`` is also
+            the audience of mapped people who are in no segment.
         max_removed: The maximum share of the audience that may be removed at once, from
-            0 to 1.
+            0 to 1. The job fails before it asks about anybody.
     """
 
     column: str | None = None
@@ -173,7 +175,7 @@ class MapOptions(FileJobOptions):
     api: Api = attrs.field(default=Api.V3, converter=Api)
     keys: Sequence[str] = ()
     full: bool = False
-    segment: str = "default"
+    segment: str = DEFAULT_SEGMENT
     # Users raise it after it has stopped their job, which must then resume.
     max_removed: float = attrs.field(default=0.05, metadata=_MAY_CHANGE)
 

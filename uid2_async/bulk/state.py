@@ -608,15 +608,26 @@ class MappingState:
         """Leave *identities* out of :meth:`pending_changes`: the delta has them."""
         await self._call(lambda db: db.spill("written").add(kind.bit, identities))
 
-    async def remove_absent(self, run: Run, segment: str, max_removed: float) -> int:
-        """Remove the people of *segment* who are not staged; return their number.
-
-        People who are also in another segment stay. Repeating the call removes nobody
-        else.
+    async def check_absent(self, segment: str, max_removed: float) -> None:
+        """Check who would be removed, before the operator is asked.
 
         Raises:
-            JobError: If a larger share than *max_removed* (0 to 1) would be removed, or
-                nothing is staged. In both cases nothing is removed.
+            JobError: If a larger share than *max_removed* (0 to 1) of the people of
+                *segment* is not staged, or nobody is. People whom no delta has
+                contained yet do not count.
+        """
+        await self._call(state_changes.check_absent, segment, max_removed)
+
+    async def remove_absent(
+        self, run: Run, segment: str, max_removed: float = 1
+    ) -> int:
+        """Remove the people of *segment* who are not staged; return their number.
+
+        The segment ``default`` also has the mapped people who are in no segment. People
+        who are also in another segment stay. Repeating the call removes nobody else.
+
+        Raises:
+            JobError: As :meth:`check_absent`; nobody is removed.
         """
         return await self._call(state_changes.remove_absent, run, segment, max_removed)
 

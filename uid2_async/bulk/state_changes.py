@@ -32,12 +32,12 @@ from uid2_async.bulk.state_rows import (
     FIRST_PAGE,
     IN_KEYS,
     IN_RANGE,
-    KEY,
     KEY_COLUMNS,
     OPTED_OUT,
     PENDING,
     UIDS,
     Position,
+    add_members,
     by_kind,
     decode_keys,
     find_rows,
@@ -45,11 +45,13 @@ from uid2_async.bulk.state_rows import (
     keys_after,
     kind_of,
     plain_uid,
+    segment_number,
     strip_checksums,
     to_json,
 )
 from uid2_async.bulk.state_values import (
     AGE_DAYS,
+    DEFAULT_SEGMENT,
     DUE_DAYS,
     KINDS,
     OPT_OUT_DAYS,
@@ -334,7 +336,30 @@ def _remove(
 def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float) -> int:
     """Remove people of *segment* who are neither staged nor in another segment.
 
+    See :func:`check_absent`, which comes before the operator is asked.
     All steps can be repeated: nothing that they need is deleted before they are done.
+    """
+    check_absent(db, segment, max_removed)
+    with db.transaction():
+        db.connection.execute(
+            "UPDATE run SET removed = removed + ? WHERE number = ?",
+            (_remove_members(db, run, segment), run.number),
+        )
+    for part in range(db.spill("staged").parts):
+        with db.transaction():
+            for kind, identities in db.spill("staged").read(part):
+                add_members(db, segment, kind, identities)
+    (removed,) = db.connection.execute(
+        "SELECT removed FROM run WHERE number = ?", (run.number,)
+    ).fetchone()
+    return int(removed)
+
+
+def check_absent(db: StateDatabase, segment: str, max_removed: float) -> None:
+    """Reject an input that lacks too many people of *segment*.
+
+    People whom no delta has contained yet do not count: an aborted job with the wrong
+    input may have added them.
     """
     if not db.has_scratch or not db.spill("staged").count:
         raise JobError(
@@ -343,37 +368,10 @@ def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float)
             hint="Check the input and its columns. To remove people, use "
             "uid2 state purge.",
         )
-    number = _segment_number(db, segment)
-    if _count_absent(db, number, max_removed):
-        with db.transaction():
-            db.connection.execute(
-                "UPDATE run SET removed = removed + ? WHERE number = ?",
-                (_remove_members(db, run, number), run.number),
-            )
-    for part in range(db.spill("staged").parts):
-        _add_members(db, number, part)
-    (removed,) = db.connection.execute(
-        "SELECT removed FROM run WHERE number = ?", (run.number,)
-    ).fetchone()
-    return int(removed)
-
-
-def _segment_number(db: StateDatabase, name: str) -> int:
-    """Return the number of a segment, assigning one to a new name."""
-    with db.transaction():
-        db.connection.execute(
-            "INSERT OR IGNORE INTO segment (name) VALUES (?)", (name,)
-        )
-    (number,) = db.connection.execute(
-        "SELECT number FROM segment WHERE name = ?", (name,)
-    ).fetchone()
-    return int(number)
-
-
-def _count_absent(db: StateDatabase, segment: int, max_removed: float) -> int:
-    """Count the members of *segment* that are not staged; reject too many."""
+    if max_removed >= 1:
+        return
     members = absent = 0
-    for _, keys, gone in _absent_members(db, segment):
+    for _, keys, gone in _absent_members(db, segment, _IS_EXPORTED):
         members, absent = members + len(keys), absent + len(gone)
     if absent > max_removed * members:
         raise JobError(
@@ -382,46 +380,49 @@ def _count_absent(db: StateDatabase, segment: int, max_removed: float) -> int:
             hint="Check that the input is the whole audience, or allow a larger share "
             "(`max_removed`).",
         )
-    return absent
+
+
+_IS_EXPORTED: Final = """NOT EXISTS (SELECT 1 FROM mapping_row AS x
+    WHERE x.identity = m.identity AND x.kind = m.kind
+    AND coalesce(x.exported >= :epoch, true))"""
 
 
 def _absent_members(
-    db: StateDatabase, segment: int
+    db: StateDatabase, segment: str, condition: str = "true"
 ) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
-    """Read the members of *segment*: the kind, some of them, and who is not staged."""
-    staged, given = db.spill("staged"), {"segment": segment}
-    at: Position | None = FIRST_PAGE
-    while at is not None:
-        keys, kinds, at = keys_after(db, "member", "segment = :segment", given, at)
-        for kind, some in by_kind(keys, kinds):
-            yield kind, some, [one for one in some if not staged.contains(kind, one)]
+    """Read the members of *segment*: the kind, some of them, and who is not staged.
+
+    The default segment also has the mapped people who are in no segment.
+    """
+    staged = db.spill("staged")
+    given = {"segment": segment_number(db, segment), "epoch": db.epoch}
+    sources = [("member", "segment = :segment")]
+    if segment == DEFAULT_SEGMENT:
+        sources.append(("mapping_row", f"uid IS NOT NULL AND NOT {_OTHER_MEMBER}"))
+    for table, where in sources:
+        at: Position | None = FIRST_PAGE
+        while at is not None:
+            keys, kinds, at = keys_after(
+                db, f"{table} AS m", f"{where} AND {condition}", given, at
+            )
+            for kind, some in by_kind(keys, kinds):
+                gone = [one for one in some if not staged.contains(kind, one)]
+                yield kind, some, gone
 
 
-def _remove_members(db: StateDatabase, run: Run, segment: int) -> int:
+def _remove_members(db: StateDatabase, run: Run, segment: str) -> int:
     """Remove the members who are not staged; return how many were removed."""
     given = {"started": run.started, "epoch": db.epoch}
+    number = segment_number(db, segment)
     condition, removed = f"removed IS NULL AND NOT {_OTHER_MEMBER}", 0
     for kind, _, gone in _absent_members(db, segment):
         for _, keys in key_parameters(kind, gone):
             db.connection.execute(
                 f"{ASKED} DELETE FROM member WHERE segment = :segment AND {IN_KEYS}",
-                {**keys, "segment": segment},
+                {**keys, "segment": number},
             )
             removed += _remove(db, given, keys, condition)
     return removed
-
-
-def _add_members(db: StateDatabase, segment: int, part: int) -> None:
-    """Make the staged identities of a part members of *segment*."""
-    with db.transaction():
-        for kind, identities in db.spill("staged").read(part):
-            allowed = db.without_suppressed(kind, identities)
-            for _, keys in key_parameters(kind, allowed):
-                db.connection.execute(
-                    f"{ASKED} INSERT OR IGNORE INTO member"
-                    f" SELECT :segment, {KEY}, :kind FROM asked",
-                    {**keys, "segment": segment},
-                )
 
 
 def purge(

@@ -285,13 +285,15 @@ async def run_with_state(job: FileJob, state: MappingState) -> JobSummary:
 
 
 async def _map_in_steps(job: FileJob, state: MappingState, run: Run) -> JobSummary:
-    """Stage the inputs, ask, remove who is absent, and write the outputs."""
+    """Stage and check the inputs, ask, remove who is absent, and write the outputs."""
     options, folder = job.options, job.folder
     assert isinstance(options, MapOptions)  # noqa: S101 - as above
     chunks = _identity_chunks(state.to_ask(run))
     asking = _dispatcher(job, state, run, chunks, job.endpoint)
     if not await _stage(job, state):
         return summarize(asking, complete=False)
+    if run.segment is not None:
+        await state.check_absent(run.segment, options.max_removed)
     try:
         counts = await _ask_all(job, asking)
     finally:
@@ -300,7 +302,7 @@ async def _map_in_steps(job: FileJob, state: MappingState, run: Run) -> JobSumma
     if asking.is_drained:
         return summarize(asking, counts, complete=False)
     if run.segment is not None:
-        await state.remove_absent(run, run.segment, options.max_removed)
+        await state.remove_absent(run, run.segment)
     return await _write_from_state(job, state, run, asking)
 
 

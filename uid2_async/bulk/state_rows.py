@@ -459,6 +459,9 @@ def record(db: StateDatabase, recorded: Sequence[Recorded]) -> None:
                     if db.is_suppressed(kind.bit, identity):
                         rows.pop(identity, None)
             _record_rows(db, run, kind.bit, rows)
+            if run.segment is not None:
+                # If the run is aborted, the next one knows whom to remove.
+                add_members(db, run.segment, kind.bit, sorted(rows))
     if failures:
         db.spill("staged")
         db.failures += len(failures)
@@ -491,6 +494,28 @@ def _record_rows(
     for some, keys in key_parameters(kind, sorted(other), at_once):
         keys["answers"] = to_json([_columns(one, rows[one]) for one in some])
         db.connection.execute(_RECORD_ROWS, {**given, **keys})
+
+
+def segment_number(db: StateDatabase, name: str) -> int:
+    """Return the number of a segment, assigning one to a new name."""
+    db.connection.execute("INSERT OR IGNORE INTO segment (name) VALUES (?)", (name,))
+    (number,) = db.connection.execute(
+        "SELECT number FROM segment WHERE name = ?", (name,)
+    ).fetchone()
+    return int(number)
+
+
+def add_members(
+    db: StateDatabase, segment: str, kind: int, identities: list[bytes]
+) -> None:
+    """Make sorted identities members of *segment*."""
+    number = segment_number(db, segment)
+    for _, keys in key_parameters(kind, db.without_suppressed(kind, identities)):
+        db.connection.execute(
+            f"{ASKED} INSERT OR IGNORE INTO member"
+            f" SELECT :segment, {KEY}, :kind FROM asked",
+            {**keys, "segment": number},
+        )
 
 
 def _rows_at_once(db: StateDatabase, identities: Sequence[bytes]) -> int:

@@ -38,6 +38,9 @@ OPTOUT_RECHECK: Final = timedelta(days=30)
 INVALID_RECHECK: Final = timedelta(days=180)
 """The same for an identity that the operator reports as invalid."""
 
+DEFAULT_SEGMENT: Final = "default"
+"""The audience that also has the mapped people who are in no segment."""
+
 DUE_DAYS: Final = 60
 """The number of days for which the statistics count due identities."""
 

@@ -119,8 +119,8 @@ def map_files(  # noqa: PLR0913 - an option each
             min=0,
             max=100,
             metavar="PERCENT",
-            help="With --full: stop if more than this share of the audience would be "
-            "removed.",
+            help="With --full: fail before anything is sent if more than this share of "
+            "the audience would be removed.",
         ),
     ] = 5.0,
     query: Annotated[

@@ -389,9 +389,14 @@ RULES: Final[Mapping[str, Any]] = {
     ),
     "full": how_option(
         "--full",
-        help="IN is the whole audience: the delta lists everybody else as REMOVED.",
+        help="IN is the whole audience: the delta lists everybody else as REMOVED, "
+        "except people who are only in other segments.",
     ),
-    "segment": how_option("--segment", help="With --full: the name of the audience."),
+    "segment": how_option(
+        "--segment",
+        help="With --full: the name of the audience, if the state has several. The "
+        "others keep their people.",
+    ),
 }
 SENDING: Final[Mapping[str, Any]] = {
     "batch_size": speed_option(

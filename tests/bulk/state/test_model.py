@@ -60,7 +60,7 @@ class Model:
         self.rows: dict[Key, Known] = {}
         self.said: dict[Key, Said] = {}
         self.runs: list[tuple[int, dict[Key, Said]]] = []
-        self.members: dict[str, set[Key]] = {"a": set(), "b": set()}
+        self.members: dict[str, set[Key]] = {"a": set(), "b": set(), "default": set()}
         self.suppressed: set[Key] = set()
         self.added: dict[Key, int] = {}
         self.purged: set[Key] = set()
@@ -103,6 +103,9 @@ class Model:
     def full(self, segment: str, present: set[Key]) -> None:
         """Replace an audience."""
         absent = self.members[segment] - present
+        if segment == "default":
+            mapped = {key for key, row in self.rows.items() if row.uid is not None}
+            absent |= mapped - present
         self.members[segment] = set(present)
         for key in absent - set.union(*self.members.values()):
             self.remove(key)
@@ -241,7 +244,8 @@ class Walk:
 
     async def full(self) -> None:
         """Replace an audience."""
-        segment, present = self.random.choice("ab"), self.some_keys()
+        segment = self.random.choice(["a", "b", "default"])
+        present = self.some_keys()
         await self.days.state.finish(self.run, exported=False)
         self.model.expire()
         self.model.now += 1

@@ -102,6 +102,55 @@ async def test_segments_do_not_remove_each_other_s_members(days: Any) -> None:
     assert await days.look_up(*range(15)) == [None] * 15
 
 
+async def test_the_default_segment_has_who_is_in_no_segment(
+    days: Any, on_disk: Any
+) -> None:
+    """If a delta had them, they are REMOVED; others are just gone, and do not count."""
+    await days.full(0, range(20), segment="a")
+    await days.run(0, {number: days.mapped(number) for number in range(10, 60)})
+    unexported = range(60, 200)
+    answers = {number: days.mapped(number) for number in unexported}
+    await days.run(1, answers, export=False)
+    days_of = partial(days.full, segment="default", max_removed=0.1)
+
+    with pytest.raises(JobError, match="20 of the 40 identities"):
+        await days_of(2, range(40))
+    changes = await days_of(2, range(10, 56))
+
+    assert [change[:2] for change in changes if change[0] < 60] == [
+        (number, "REMOVED") for number in range(56, 60)
+    ]
+    assert not any(days.identity(number) in on_disk() for number in unexported)
+    assert None not in await days.look_up(*range(20))
+    assert len(await days.full(3, range(10, 20), segment="a", max_removed=1)) == 10
+
+
+@pytest.mark.parametrize("segment", ["a", "default"])
+async def test_who_was_added_by_an_aborted_run_is_removed(
+    days: Any, segment: str, on_disk: Any
+) -> None:
+    """By the next one with the right input, and without allowing a larger share."""
+    await days.full(0, range(40), segment=segment)
+    wrong = [days.identity(number) for number in range(100, 200)]
+    for exported in (False, True):
+        run = await days.start_run(1, segment=segment)
+        await days.state.stage(EMAIL, wrong)
+        with pytest.raises(JobError, match="40 of the 40"):
+            await days.state.check_absent(segment, 0.05)
+        await days.state.check_absent(segment, 1)
+        await days.record(run, {number: days.mapped(number) for number in (100, 101)})
+        if exported:
+            await days.run(1.5, {})
+        changes = await days.full(
+            2, range(40), segment=segment, max_removed=0.1 if exported else 0.05
+        )
+        assert [change[1] for change in changes] == ["REMOVED"] * (2 * exported)
+        assert not any(
+            identity in on_disk() for identity in wrong[1:2] * (not exported)
+        )
+    assert None not in await days.look_up(*range(40))
+
+
 async def test_types_and_sizes_are_told_apart(days: Any) -> None:
     """An email does not stand for a phone with the same hash."""
     run = await days.start_run(0)
