@@ -348,6 +348,13 @@ async def test_failed_rows_are_not_unmapped(
         ({"encoding": "morse"}, {}, "encoding is unknown"),
         ({}, {"delta": "delta.csv"}, "lists the changes of a state"),
         ({"full": True}, {"state": "people.db"}, "listed in the delta"),
+        ({"keys": ["id"]}, {"state": "people.db"}, "columns of a delta"),
+        ({"segment": "a"}, {}, "only to a whole audience"),
+        ({"max_removed": 0.5}, {}, "only to a whole audience"),
+        *(
+            ({"keys": ["id", name]}, {"state": "s.db", "delta": "d.csv"}, "of its own")
+            for name in ("CHANGE", "input_type", "OLD_UID")
+        ),
     ],
 )
 async def test_options_that_contradict(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk, IdentityColumn
 from uid2_async.bulk.files import TableWriter
+from uid2_async.bulk.options import DELTA_COLUMNS
 from uid2_async.bulk.outcomes import Endpoint, Outcome
 from uid2_async.bulk.paths import (
     Content,
@@ -36,8 +37,6 @@ from uid2_async.protocol import base64
 
 if TYPE_CHECKING:
     from uid2_async.bulk.job import RowGroup  # which imports aiohttp
-
-DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
 
 _EXPORTED: Final = {
     "INPUT_TYPE": Content.TEXT,
