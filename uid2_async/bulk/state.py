@@ -573,7 +573,25 @@ class MappingState:
         self, kind: IdentityType, identities: Sequence[bytes]
     ) -> None:
         """Leave *identities* out of :meth:`pending_changes`: the delta has them."""
-        await self._call(lambda db: db.spill("written").add(kind.bit, identities))
+        await self._call(state_changes.mark_written, kind, identities)
+
+    async def withhold(self, kind: IdentityType, identities: Sequence[bytes]) -> None:
+        """Leave *identities* out of the next deltas, because of their rows.
+
+        Those that are marked as written in the same run are not withheld.
+        Afterwards, they are not pending, and their rows still say ADDED, until a
+        delta with the rows of an input has them.
+        """
+        await self._call(lambda db: db.spill("withheld").add(kind.bit, identities))
+
+    async def changes_of(
+        self, kind: IdentityType, identities: Sequence[bytes]
+    ) -> dict[bytes, StateRow]:
+        """Return the pending changes of *identities*.
+
+        :meth:`look_up` does not show those of failed and suppressed ones.
+        """
+        return await self._call(state_changes.changes_of, kind, identities)
 
     async def remove_absent(self, run: Run, segment: str, max_removed: float) -> int:
         """Remove the people of *segment* who are not staged; return their number.

@@ -53,6 +53,9 @@ pass: with the next delta's number, ``:epoch``, all of them count as exported.
 ``changed`` is the number of the delta that says what has changed.
 """
 
+WITHHELD: Final = 1 << 62
+"""``exported`` of a row that is not ADDED until a row of an input allows it."""
+
 PREVIOUS: Final = f"""CASE m.previous_uid WHEN ''
     THEN {REPLACED} ELSE m.previous_uid END"""
 """The previous UID of a row; stored as '' if the history has it."""
@@ -119,7 +122,7 @@ CREATE VIEW change AS SELECT identity, {_KIND}, change, {_PLAIN.format("uid")} A
     nullif({_PLAIN.format("said")}, '') AS old_uid FROM (
     SELECT *, {CHANGE.format(said="said")} AS change FROM (
     SELECT *, {_SAID_NOW} AS said FROM mapping_row AS m
-    WHERE changed = {_EPOCH} OR exported >= {_EPOCH})) WHERE change IS NOT NULL;
+    WHERE changed = {_EPOCH} OR exported = {_EPOCH})) WHERE change IS NOT NULL;
 CREATE VIEW history AS SELECT identity, {_KIND}, CASE
     WHEN next IS NULL THEN 'REMOVED' WHEN next = '' THEN 'OPTED_OUT'
     WHEN old = '' THEN 'RETURNED' ELSE 'ROTATED' END AS change,
@@ -164,6 +167,8 @@ PRAGMA scratch.cache_size = -8000;
 CREATE TABLE scratch.staged (
     id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
 CREATE TABLE scratch.written (
+    id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
+CREATE TABLE scratch.withheld (
     id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
 CREATE TABLE scratch.failure (
     identity BLOB, kind INTEGER, error TEXT, status INTEGER,
@@ -497,7 +502,7 @@ class StateDatabase:
             self.connection.execute("ATTACH ? AS scratch", (str(path),))
             self._spills = {}
             self.connection.executescript(_SCRATCH_SETTINGS)
-            for name in ("staged", "written"):
+            for name in ("staged", "written", "withheld"):
                 self._spills[name] = KeySpill(self.connection, name)
         return self._spills[table]
 

@@ -369,7 +369,7 @@ async def _write_from_state(
         await state.set_file_done(run, checkpoint.input.name, detail)
 
     outputs = JobOutputs(job, asking, set_done)
-    async with aclosing(source), _open_delta(job, state, keys=job.keys) as delta:
+    async with aclosing(source), _open_delta(job, state) as delta:
         answered = _answered_chunks(job, source, state, delta if job.keys else None)
         async with aclosing(answered) as chunks:
             complete = await outputs.write_all(chunks)
@@ -440,15 +440,16 @@ def _outcomes(
 
 @asynccontextmanager
 async def _open_delta(
-    job: Job, state: MappingState, *, keys: Sequence[str] = ()
+    job: Job, state: MappingState
 ) -> AsyncIterator[DeltaWriter | None]:
     """Open the job's delta, if there is one; remove it if it is not finished."""
     if job.delta is None:
         yield None
         return
     folder, disk = state.path.parent, job.system.disk
+    options = job.options if isinstance(job.options, MapOptions) else None
     writer = await run_in_thread(
-        partial(DeltaWriter, job.delta, keys=keys, folder=folder, disk=disk)
+        partial(DeltaWriter, job.delta, options=options, folder=folder, disk=disk)
     )
     async with aclosing(writer) as delta:
         yield delta

@@ -233,7 +233,7 @@ def plain_uid(column: str) -> str:
 
 
 CHANGE_NOW: Final = CHANGE.format(said=f"({EXPORTED_UID})")
-PENDING: Final = "(changed = :epoch OR exported >= :epoch)"
+PENDING: Final = "(changed = :epoch OR exported = :epoch)"
 _OLD_UID: Final = f"""CASE changed WHEN :epoch
     THEN nullif(nullif({REPLACED}, ''), coalesce(uid, '')) END"""
 _PREVIOUS_UID: Final = f"""CASE WHEN uid IS NOT NULL
@@ -421,7 +421,8 @@ ON CONFLICT (identity, kind) DO UPDATE SET
     reason = excluded.reason, bucket = excluded.bucket, checked = excluded.checked,
     previous_uid = {_STORED_PREVIOUS}, previous_since = {_NEXT_SINCE},
     removed = NULL,
-    exported = CASE WHEN m.exported < :epoch THEN m.exported ELSE excluded.exported END,
+    exported = CASE WHEN m.exported < :epoch THEN m.exported
+        ELSE max(excluded.exported, coalesce(m.exported, 0)) END,
     changed = CASE WHEN {_IS_MOVED} THEN :epoch ELSE m.changed END"""
 _DIGITS: Final = 12
 _INSTANT: Final = f"%0{_DIGITS}d"

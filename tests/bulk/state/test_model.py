@@ -64,6 +64,7 @@ class Model:
         self.suppressed: set[Key] = set()
         self.added: dict[Key, int] = {}
         self.purged: set[Key] = set()
+        self.withheld: set[Key] = set()
 
     def start_run(self) -> None:
         """Remember what was exported before a run."""
@@ -87,10 +88,19 @@ class Model:
         if new.previous is not None:
             new.since = old.since if new.previous == old.previous else self.now
         self.rows[key] = new
+        if new.uid is None:
+            self.withheld.discard(key)
+
+    def withhold(self, key: Key) -> None:
+        """Add nobody whose row must not be added, as if nothing had been said."""
+        self.withheld.add(key)
+        self.said.pop(key, None)
+        self.forget_opt_outs(key)
 
     def remove(self, key: Key) -> None:
         """Forget a row; once no delta has to report that, also its opt-outs."""
         self.rows.pop(key, None)
+        self.withheld.discard(key)
         if not self.said.get(key):
             self.forget_opt_outs(key)
 
@@ -130,6 +140,8 @@ class Model:
         found = {}
         for key in {*self.rows, *said}:
             row, old = self.rows.get(key), said.get(key)
+            if key in self.withheld:
+                row = None
             name = change(old, row)
             if name is not None:
                 found[key] = (name, row.uid if row else None, old or None)
@@ -220,12 +232,30 @@ class Walk:
     async def finish(self) -> None:
         """End the run, maybe with a delta, and start another."""
         exported = self.random.random() < 0.6
+        if exported:
+            await self.withhold()
         await self.days.state.finish(self.run, exported=exported)
         if exported:
             self.model.export()
         self.model.expire()
         self.model.now += self.random.randrange(1, 40) * DAY
         await self.start_run()
+
+    async def withhold(self) -> None:
+        """Write a delta by rows: some add nobody, others do so again."""
+        pending = self.model.pending()
+        for kind, key in sorted(self.model.withheld):
+            if self.random.random() < 0.3:
+                await self.days.state.mark_written(kind, [key])
+                self.model.withheld.discard((kind, key))
+        for (kind, key), (name, *_) in pending.items():
+            if name in ("ADDED", "RETURNED") and self.random.random() < 0.2:
+                await self.days.state.withhold(kind, [key])
+                # Another row may have the same identity.
+                if self.random.random() < 0.2:
+                    await self.days.state.mark_written(kind, [key])
+                else:
+                    self.model.withhold((kind, key))
 
     async def crash(self) -> None:
         """Go on with what is on the disk at this moment."""
