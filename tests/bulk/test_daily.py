@@ -101,6 +101,15 @@ class World:
         assert isinstance(found, MappedUID)
         return found
 
+    async def uids_in_state(self) -> dict[str, str | None]:
+        """Return the raw UIDs that the state has."""
+        async with MappingState(self.state, clock=lambda: self.operator.now) as state:
+            rows = await state.get_many(PEOPLE)
+        return {
+            person: row and row.raw_uid
+            for person, row in zip(PEOPLE, rows, strict=True)
+        }
+
     async def due_on(self, day: int) -> dict[str, MappedUID]:
         """Say who is due when so many days have passed."""
         found = await self.client.map_identities(list(map(Email, PEOPLE)))
@@ -388,6 +397,35 @@ async def test_refresh_writes_a_delta(world: World) -> None:
         "OLD_UID",
     }
     assert again.rows == 0
+
+
+async def test_a_refresh_by_buckets_forgets_none(world: World) -> None:
+    """What has rotated is asked about, whatever jobs have run since then."""
+    await world.map(PEOPLE, api="v2")
+    world.operator.advance(3 * DAY)
+    before = await world.uids_in_state()
+    now = await world.client.map_identities(list(map(Email, PEOPLE)))
+    stale = {
+        one
+        for one, row in zip(PEOPLE, now, strict=True)
+        if isinstance(row, MappedUID) and row.raw_uid != before[one]
+    }
+    world.asked()
+
+    asked = 0
+    await world.map(["new@example.com"], api="v2")
+    for limit in (5, None, None):
+        world.operator.advance(60)
+        options = RefreshOptions(api="v2", limit=limit)
+        summary = await refresh_state(
+            world.state, client=world.client, options=options, _system=world.system
+        )
+        asked += summary.rows
+
+    assert asked == len(stale) > 5
+    after = await world.uids_in_state()
+    for one in stale:
+        assert after[one] == (await world.uid(one)).raw_uid
 
 
 @pytest.mark.parametrize("job", [refresh_state, sweep_by_status])

@@ -13,7 +13,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
@@ -459,12 +459,13 @@ class MappingState:
         Args:
             run: The run.
             source: ``staged`` selects staged identities that are unknown or due.
-                ``due`` selects mapped identities that have reached ``refresh_from``,
-                and unmapped ones whose recheck interval is over.
+                ``due`` selects identities that have reached ``refresh_from``, and
+                those without one whose recheck interval is over: unmapped ones, and
+                those mapped by API v2.
             unchecked_for: Selects mapped and opted-out identities not checked for this
                 time, instead of *source*.
             rotated: Selects identities last checked before their salt bucket rotated,
-                instead of *source* (API v2).
+                and what is due of those without a bucket, instead of *source* (v2).
             limit: The maximum number of identities per page.
         """
         given: dict[str, Any] = {**self._intervals, "started": run.started}
@@ -501,6 +502,11 @@ class MappingState:
             self._counts = StagingCounts(staged, distinct + looked_at, known)
             for page in pages:
                 yield page
+
+    async def oldest_bucket_check(self) -> datetime | None:
+        """Return the earliest check of an identity with a known salt bucket (v2)."""
+        checked = await self._call(state_rows.oldest_bucket_check)
+        return None if checked is None else datetime.fromtimestamp(checked, UTC)
 
     async def record(
         self,

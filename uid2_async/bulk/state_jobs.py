@@ -69,7 +69,7 @@ from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import IdentityKey, Run, StateRow
 from uid2_async.client import UID2Client
 from uid2_async.errors import JobError
-from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
+from uid2_async.models import IdentityType, MapRow, UnmappedReason
 from uid2_async.protocol.mapping import buckets_call
 
 T = TypeVar("T")
@@ -223,9 +223,10 @@ async def _end_state_run(
 
 
 async def _find_rotated(client: UID2Client, state: MappingState) -> dict[str, datetime]:
-    """Ask which salt buckets have rotated since the last run (API v2)."""
-    ended = [run.started for run in await state.runs() if run.ended]
-    since = datetime_from_ms(1000 * max(ended, default=0))
+    """Ask which salt buckets have rotated since the oldest answer (API v2)."""
+    since = await state.oldest_bucket_check()
+    if since is None:
+        return {}
     found = await client.run_call(buckets_call(since))
     return {bucket.bucket_id: bucket.last_updated for bucket in found}
 
