@@ -30,7 +30,7 @@ from uid2_async.errors import JobError, UID2Error
 APPLICATION_ID: Final = 0x55494432
 """``UID2``, in the header of the SQLite file."""
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 CHECKSUM_CHARS: Final = 8
 """Each stored UID ends with a CRC-32 of identity and UID in hexadecimal digits."""
@@ -75,12 +75,14 @@ _KIND: Final = "CASE kind WHEN 0 THEN 'email' ELSE 'phone' END AS kind"
 _EPOCH: Final = "(SELECT value FROM meta WHERE name = 'epoch')"
 _SAID_NOW: Final = EXPORTED_UID.replace(":epoch", _EPOCH)
 # What deltas have said since a row of the history: what was said before the next one,
-# or what was said last. Nothing, if the identity was removed in between.
-_SAID_NEXT: Final = f"""(SELECT CASE WHEN added <= h.epoch THEN said END FROM (
+# or what was said last. Nothing, if the identity was removed in between. That an
+# identity is opted out was said before it was forgotten without a delta.
+_SAID_NEXT: Final = f"""coalesce((SELECT CASE WHEN added <= h.epoch THEN said END FROM (
     SELECT epoch, added, replaced AS said FROM history_row AS n
     WHERE n.identity = h.identity AND n.kind = h.kind AND n.epoch > h.epoch
     UNION ALL SELECT {_EPOCH}, exported, ({_SAID_NOW}) FROM mapping_row AS m
-    WHERE m.identity = h.identity AND m.kind = h.kind) ORDER BY epoch LIMIT 1)"""
+    WHERE m.identity = h.identity AND m.kind = h.kind) ORDER BY epoch LIMIT 1),
+    forgotten)"""
 
 _SCHEMA: Final = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -101,13 +103,19 @@ CREATE TABLE mapping_row (
 ) WITHOUT ROWID;
 CREATE TABLE history_row (
     identity BLOB NOT NULL, kind INTEGER NOT NULL, epoch INTEGER NOT NULL,
-    replaced TEXT NOT NULL, added INTEGER NOT NULL,
+    replaced TEXT NOT NULL, added INTEGER NOT NULL, forgotten TEXT,
     PRIMARY KEY (identity, kind, epoch)
 ) WITHOUT ROWID;
 CREATE TRIGGER keep_exported BEFORE UPDATE OF changed ON mapping_row
     WHEN new.changed IS NOT old.changed BEGIN
     INSERT INTO history_row VALUES (
-        old.identity, old.kind, new.changed, coalesce(old.uid, ''), old.exported);
+        old.identity, old.kind, new.changed, coalesce(old.uid, ''), old.exported, NULL);
+END;
+CREATE TRIGGER keep_opted_out BEFORE DELETE ON mapping_row
+    WHEN old.removed IS NULL AND old.exported < {_EPOCH} BEGIN
+    UPDATE history_row SET forgotten = '' WHERE identity = old.identity
+        AND kind = old.kind AND epoch = (SELECT max(epoch) FROM history_row
+            WHERE identity = old.identity AND kind = old.kind AND epoch < {_EPOCH});
 END;
 CREATE TABLE segment (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE member (

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,7 @@ class Model:
         self.added: dict[Key, int] = {}
         self.purged: set[Key] = set()
         self.withheld: set[Key] = set()
+        self.lines: dict[tuple[Key, int], tuple[str, Said]] = {}
 
     def start_run(self) -> None:
         """Remember what was exported before a run."""
@@ -130,6 +133,7 @@ class Model:
             is_later = self.added.get(key, 0) <= number
             said[key] = self.said.get(key) if is_later else None
         self.purged.add(key)
+        self.lines = {line: one for line, one in self.lines.items() if line[0] != key}
 
     def pending(self) -> dict[Key, tuple[str, Said, Said]]:
         """List the pending changes."""
@@ -149,7 +153,9 @@ class Model:
 
     def export(self) -> None:
         """Say what holds."""
-        for key, (name, uid, _) in self.pending().items():
+        for key, (name, uid, old) in self.pending().items():
+            if name != "ADDED" and not (name == "REMOVED" and key in self.purged):
+                self.lines[key, len(self.runs)] = (name, old)
             if name == "ADDED":
                 self.added[key] = len(self.runs)
             if name == "REMOVED":
@@ -304,6 +310,23 @@ class Walk:
             if started > model.now - RETENTION_SECONDS:
                 pages = [page async for page in state.history(number)]
                 assert listed(pages) == model.net(said), number
+        self.check_view()
+
+    def check_view(self) -> None:
+        """Compare the view of what the deltas have said."""
+        since = self.model.now - RETENTION_SECONDS
+        recent = {
+            number
+            for number, (started, _) in enumerate(self.model.runs, 1)
+            if started > since
+        }
+        with closing(sqlite3.connect(self.path)) as other:
+            found = other.execute("SELECT * FROM history").fetchall()
+        assert {
+            ((IdentityType(kind), key), run): (name, old)
+            for key, kind, name, old, run in found
+            if run in recent
+        } == {line: one for line, one in self.model.lines.items() if line[1] in recent}
 
     def compare(self, key: Key, row: Any) -> None:
         """Compare one row."""
