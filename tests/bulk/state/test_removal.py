@@ -59,9 +59,7 @@ async def test_who_was_never_exported_leaves_no_line(days: Any, on_disk: Any) ->
     assert days.identity(39) not in on_disk()
 
 
-async def test_an_opt_out_that_leaves_is_not_named_again(
-    days: Any, path: Path
-) -> None:
+async def test_an_opt_out_that_leaves_is_not_named_again(days: Any, path: Path) -> None:
     """Its UID was withdrawn already; the history still says how."""
     await days.full(0, range(40))
     await days.run(1, {39: MapRow(reason="optout")})
