@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 from uid2_async.bulk.private_files import (
     FileLock,
+    attempt,
     check_folder,
     open_private,
     sync_folder,
@@ -236,6 +238,7 @@ def check_location(
         )
     for suffix in _COMPANIONS:
         _check_file(path.with_name(path.name + suffix))
+    _check_header(path)
 
 
 def _check_file(path: Path) -> None:
@@ -553,6 +556,39 @@ def _prepare(connection: sqlite3.Connection) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    _check_kind(application, version, tables)
+    # Large pages make sorted writes cheaper. The size can be set only for an empty
+    # file.
+    connection.execute("PRAGMA page_size = 16384")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.executescript(_SETTINGS + _NUMBERS)
+    if not tables:
+        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+
+
+_MAGIC: Final = b"SQLite format 3\0"
+_HEADER_BYTES: Final = 100
+
+
+def _check_header(path: Path) -> None:
+    """Reject another file before anything of it is changed, even its mode."""
+    if not path.exists():
+        return
+    with attempt(f"{path} cannot be opened", path.open, "rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if header:
+        if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+            raise damaged()
+        # https://sqlite.org/fileformat2.html#the_database_header: the schema cookie,
+        # which is zero until there are tables, user_version and application_id.
+        (tables,), (version,), (application,) = (
+            struct.unpack_from(">I", header, offset) for offset in (40, 60, 68)
+        )
+        _check_kind(application, version, tables)
+
+
+def _check_kind(application: int, version: int, tables: int) -> None:
+    """Reject another database, and a state with another schema."""
     if application != APPLICATION_ID and (tables or application or version):
         raise JobError(
             "The file is an SQLite database, but not a state of bulk mapping.",
@@ -567,13 +603,6 @@ def _prepare(connection: sqlite3.Connection) -> None:
             if version > SCHEMA_VERSION
             else "Map everything into a new state.",
         )
-    # Large pages make sorted writes cheaper. The size can be set only for an empty
-    # file.
-    connection.execute("PRAGMA page_size = 16384")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.executescript(_SETTINGS + _NUMBERS)
-    if not tables:
-        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
 
 
 # --- errors ---------------------------------------------------------------------------
