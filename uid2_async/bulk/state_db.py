@@ -126,7 +126,8 @@ CREATE TABLE member (
 ) WITHOUT ROWID;
 CREATE TABLE suppressed (digest BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE VIEW mapping AS SELECT identity, {_KIND}, {_PLAIN.format("uid")} AS uid,
-    {_PLAIN.format(f"({PREVIOUS})")} AS previous_uid, previous_since,
+    CASE WHEN uid IS NOT NULL THEN {_PLAIN.format(f"({PREVIOUS})")} END AS previous_uid,
+    CASE WHEN uid IS NOT NULL THEN previous_since END AS previous_since,
     refresh_from, reason, bucket, checked FROM mapping_row AS m WHERE removed IS NULL;
 CREATE VIEW change AS SELECT identity, {_KIND}, change, {_PLAIN.format("uid")} AS uid,
     nullif({_PLAIN.format("said")}, '') AS old_uid FROM (
