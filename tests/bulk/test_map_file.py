@@ -518,10 +518,15 @@ async def test_options_of_several_names(tmp_path: Path, client: UID2Client) -> N
     options = MapOptions(identifiers=names, keys=deque(["id"]))
 
     summary = await map_file(
-        source, tmp_path / "out.csv", client=client, options=options
+        source,
+        tmp_path / "out.csv",
+        client=client,
+        options=options,
+        state=tmp_path / "people.db",
+        delta=tmp_path / "delta.csv",
     )
 
-    assert summary.mapped == 1
+    assert summary.mapped == summary.changes == 1
 
 
 def test_numbers_of_a_job_are_positive() -> None:
