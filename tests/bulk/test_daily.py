@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from uid2_async import Email, IdentityScope, UID2Client
@@ -28,7 +31,7 @@ from uid2_async.bulk.state_jobs import refresh_state, sweep_by_status
 from uid2_async.bulk.state_values import Run
 from uid2_async.errors import InputError, JobError
 from uid2_async.models import MappedUID
-from uid2_async.operator import LocalOperator, OperatorData
+from uid2_async.operator import Fault, LocalOperator, OperatorData
 from uid2_async.protocol.normalize import identity_hash
 
 DAY = 86_400
@@ -50,32 +53,32 @@ class World:
     client: UID2Client
     seen: list[int] = attrs.field(factory=lambda: [0])
 
-    async def map(
+    async def map(self, people: Sequence[str], **options: Any) -> JobSummary:
+        """Map *people* as the command does every day."""
+        lines = [f"{number},{one}\n" for number, one in enumerate(people)]
+        return await self.map_text("id,mail\n" + "".join(lines), **options)
+
+    async def map_text(
         self,
-        people: Sequence[str],
+        text: str,
         *,
         state: MappingState | None = None,
-        delta: Path | None = None,
         stop: asyncio.Event | None = None,
         **options: Any,
     ) -> JobSummary:
-        """Map *people* as the command does every day."""
+        """Map the rows of a file."""
         source = self.folder / "in.csv"
-        lines = [f"{number},{one}\n" for number, one in enumerate(people)]
-        text = "id,mail\n" + "".join(lines)
         if not source.exists() or source.read_text() != text:
             source.write_text(text)
+        if "identifiers" not in options:
+            options = {"column": "mail", "type": "email", **options}
         return await map_file(
             source,
             self.folder / "out.csv",
             client=self.client,
-            options=MapOptions(
-                column="mail",
-                type="email",
-                **{"keys": ["id"], "force": True, **options},
-            ),
+            options=MapOptions(**{"keys": ["id"], "force": True, **options}),
             state=state or self.state,
-            delta=delta or self.delta,
+            delta=self.delta,
             stop=stop,
             _system=self.system,
         )
@@ -106,6 +109,15 @@ class World:
         found = (await self.client.map_identities([Email(person)]))[0]
         assert isinstance(found, MappedUID)
         return found
+
+    async def uids_in_state(self) -> dict[str, str | None]:
+        """Return the raw UIDs that the state has."""
+        async with MappingState(self.state, clock=lambda: self.operator.now) as state:
+            rows = await state.get_many(PEOPLE)
+        return {
+            person: row and row.raw_uid
+            for person, row in zip(PEOPLE, rows, strict=True)
+        }
 
     async def due_on(self, day: int) -> dict[str, MappedUID]:
         """Say who is due when so many days have passed."""
@@ -190,6 +202,138 @@ async def test_the_second_day(world: World) -> None:
         )
 
 
+BOTH = {"email": "mail", "phone": "tel"}
+GONE, PHONE = "+12025550123", "+12025550124"
+
+
+def lines_of(path: Path) -> list[tuple[str, str, str]]:
+    """Return change, type and key of each line of a delta."""
+    return [(row["CHANGE"], row["INPUT_TYPE"], row["id"]) for row in rows_of(path)]
+
+
+async def test_a_row_that_is_opted_out_adds_nobody(world: World) -> None:
+    """Neither its other identifiers, nor later without rows; until the row is mapped.
+
+    An identifier that another row may use is added for that row.
+    """
+    rows = f"id,mail,tel\n1,a@example.com,{GONE}\n2,b@example.com,{PHONE}\n"
+    world.operator.opt_out(GONE)
+    added = [("ADDED", "email_hash", "2"), ("ADDED", "phone_hash", "2")]
+
+    await world.map_text(rows, identifiers=BOTH)
+    assert lines_of(world.delta) == added
+    assert rows_of(world.folder / "out.csv")[0]["UNMAPPED"] == "OPTOUT"
+    await world.map_text(rows, identifiers=BOTH)
+    assert lines_of(world.delta) == []
+
+    world.operator.advance(8 * DAY)
+    every = RefreshOptions(unchecked_for=timedelta(days=1), force=True)
+    for delta in (None, world.delta):
+        await refresh_state(
+            world.state,
+            client=world.client,
+            options=every,
+            delta=delta,
+            _system=world.system,
+        )
+        world.operator.advance(8 * DAY)
+    assert not [row for row in rows_of(world.delta) if row["CHANGE"] != "ROTATED"]
+    async with MappingState(world.state) as state:
+        pages = [page async for page in state.history(1)]
+        assert [one.change for page in pages for one in page] == ["ADDED"] * 2
+        assert (await state.statistics()).pending == 0
+
+    await world.map_text(f"{rows}3,a@example.com,\n", identifiers=BOTH)
+    assert [one for one in lines_of(world.delta) if one[0] != "ROTATED"] == [
+        ("ADDED", "email_hash", "3")
+    ]
+    await world.map_text(f"{rows}3,a@example.com,\n", identifiers=BOTH)
+    assert lines_of(world.delta) == []
+
+
+@pytest.mark.parametrize("options", [{"optout_rule": "each"}, {"explode": True}])
+async def test_identifiers_on_their_own(world: World, options: Any) -> None:
+    """The delta follows the rule of the outputs; one identity of a row has one line."""
+    world.operator.opt_out(GONE)
+    text = f"id,mail,tel,mail\n1,a@example.com,{GONE},a@example.com\n"
+
+    summary = await world.map_text(
+        text, identifiers={"email": "mail#*", "phone": "tel"}, **options
+    )
+
+    assert lines_of(world.delta) == [("ADDED", "email_hash", "1")]
+    assert summary.changes == 1
+
+
+async def test_a_line_of_the_input_has_its_keys(world: World) -> None:
+    """Also if the request has failed today, or the person was purged."""
+    await world.map(PEOPLE[:400])
+    world.operator.advance(30 * DAY)
+    await refresh_state(world.state, client=world.client, _system=world.system)
+    async with MappingState(world.state) as state:
+        await state.purge(PEOPLE[7])
+        due = (await state.statistics()).pending
+    world.operator.advance(8 * DAY)
+    world.operator.fail_next(
+        Fault(status=400, body=b"{}", content_type="application/json"),
+        times=3,
+        path="/v3/identity/map",
+    )
+
+    summary = await world.map(PEOPLE[:400])
+
+    told = by_change(world.delta)
+    assert summary.failed > 300
+    assert [row["id"] for row in told.pop("REMOVED")] == ["7"]
+    assert len(told["ROTATED"]) == due - 1 > 0
+    assert all(row["id"] for row in told["ROTATED"])
+
+
+async def test_a_key_has_the_text_of_the_output(world: World) -> None:
+    """Whatever its type; a missing one is null where the format has that."""
+    values: dict[str, Any] = {
+        "bytes": pa.array([b"\xff\x00", None]),
+        "bool": pa.array([True, None]),
+        "f32": pa.array([0.1, None], pa.float32()),
+        "list": pa.array([["a", None], None]),
+        "at": pa.array([1767225600123456789, None], pa.timestamp("ns")),
+        "text": pa.array(["=1+1", None]),
+    }
+    source = world.folder / "in.parquet"
+    pq.write_table(pa.table({"mail": PEOPLE[:2], **values}), source)
+
+    for number, name in enumerate(("out.csv", "out.jsonl")):
+        await map_file(
+            source,
+            world.folder / name,
+            client=world.client,
+            options=MapOptions(column="mail", type="email", keys=list(values)),
+            state=world.folder / f"{number}.db",
+            delta=world.folder / f"delta-{name}",
+            _system=world.system,
+        )
+
+    for out, told in zip(
+        rows_of(world.folder / "out.csv"),
+        rows_of(world.folder / "delta-out.csv"),
+        strict=True,
+    ):
+        assert {name: told[name] for name in values} == {
+            name: out[name] for name in values
+        }
+    lines = (world.folder / "delta-out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["f32"] for line in lines] == ["0.1", None]
+
+
+async def test_formulas_in_keys(world: World) -> None:
+    """The delta is safe in a spreadsheet if the output is."""
+    text = "id,mail\n=1+1,a@example.com\n"
+
+    await world.map_text(text, spreadsheet_safe=True)
+
+    assert [row["id"] for row in rows_of(world.delta)] == ["'=1+1"]
+
+
 async def test_an_optout_does_not_stay_unseen(world: World) -> None:
     """After a week, people who are not due are asked about as well."""
     await world.map(PEOPLE)
@@ -262,6 +406,35 @@ async def test_refresh_writes_a_delta(world: World) -> None:
         "OLD_UID",
     }
     assert again.rows == 0
+
+
+async def test_a_refresh_by_buckets_forgets_none(world: World) -> None:
+    """What has rotated is asked about, whatever jobs have run since then."""
+    await world.map(PEOPLE, api="v2")
+    world.operator.advance(3 * DAY)
+    before = await world.uids_in_state()
+    now = await world.client.map_identities(list(map(Email, PEOPLE)))
+    stale = {
+        one
+        for one, row in zip(PEOPLE, now, strict=True)
+        if isinstance(row, MappedUID) and row.raw_uid != before[one]
+    }
+    world.asked()
+
+    asked = 0
+    await world.map(["new@example.com"], api="v2")
+    for limit in (5, None, None):
+        world.operator.advance(60)
+        options = RefreshOptions(api="v2", limit=limit)
+        summary = await refresh_state(
+            world.state, client=world.client, options=options, _system=world.system
+        )
+        asked += summary.rows
+
+    assert asked == len(stale) > 5
+    after = await world.uids_in_state()
+    for one in stale:
+        assert after[one] == (await world.uid(one)).raw_uid
 
 
 @pytest.mark.parametrize("job", [refresh_state, sweep_by_status])

@@ -179,7 +179,7 @@ class Job:
             type="email",
             keys=["id"] if self.with_state else [],
             full=self.with_state,
-            max_removed=1.0,
+            max_removed=1.0 if self.with_state else 0.05,
             batch_size=BATCH,
             concurrency=1,
             force=self.day == DAY,

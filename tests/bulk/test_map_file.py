@@ -348,6 +348,13 @@ async def test_failed_rows_are_not_unmapped(
         ({"encoding": "morse"}, {}, "encoding is unknown"),
         ({}, {"delta": "delta.csv"}, "lists the changes of a state"),
         ({"full": True}, {"state": "people.db"}, "listed in the delta"),
+        ({"keys": ["id"]}, {"state": "people.db"}, "columns of a delta"),
+        ({"segment": "a"}, {}, "only to a whole audience"),
+        ({"max_removed": 0.5}, {}, "only to a whole audience"),
+        *(
+            ({"keys": ["id", name]}, {"state": "s.db", "delta": "d.csv"}, "of its own")
+            for name in ("CHANGE", "input_type", "OLD_UID")
+        ),
     ],
 )
 async def test_options_that_contradict(
@@ -511,10 +518,15 @@ async def test_options_of_several_names(tmp_path: Path, client: UID2Client) -> N
     options = MapOptions(identifiers=names, keys=deque(["id"]))
 
     summary = await map_file(
-        source, tmp_path / "out.csv", client=client, options=options
+        source,
+        tmp_path / "out.csv",
+        client=client,
+        options=options,
+        state=tmp_path / "people.db",
+        delta=tmp_path / "delta.csv",
     )
 
-    assert summary.mapped == 1
+    assert summary.mapped == summary.changes == 1
 
 
 def test_numbers_of_a_job_are_positive() -> None:

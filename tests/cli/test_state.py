@@ -85,6 +85,16 @@ def test_a_delta_again(mapped: Path, uid2: Uid2) -> None:
     assert "The last one is 1" in unknown.stderr
 
 
+@pytest.mark.parametrize("option", [(), ("--type", "raw_uid")])
+def test_purge_by_raw_uid(mapped: Path, uid2: Uid2, option: tuple[str, ...]) -> None:
+    """The form shows it, and the option can name it."""
+    uid = rows("out.csv")[0]["UID"]
+
+    result = uid2("state", "purge", "people.db", *option, stdin=uid)
+
+    assert "1 of 1 were found" in result.stderr
+
+
 @pytest.mark.parametrize("name", ["mail", "hash", "uid"])
 def test_purge(mapped: Path, uid2: Uid2, env: dict[str, str], name: str) -> None:
     """By email, hash or raw UID: forgotten, and REMOVED in the next delta."""
@@ -190,9 +200,26 @@ def test_a_file_to_share(mapped: Path, uid2: Uid2, env: dict[str, str]) -> None:
     assert {row["STATUS"] for row in rows("kept.csv")} <= {"ok"}
 
 
-def test_drop_needs_a_file(mapped: Path, uid2: Uid2, env: dict[str, str]) -> None:
-    """A state is not replaced."""
-    assert uid2("optout-status", "people.db", "--drop", env=env).exit_code == 2
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["people.db", "--drop"],
+        ["people.db", "--column", "UID"],
+        ["people.db", "--optout-concurrency", "1"],
+        ["people.db", "--by-status", "--unchecked-for", "1d"],
+        ["out.csv", "told.csv", "--delta", "next.csv"],
+        ["out.csv", "told.csv", "--by-status"],
+    ],
+)
+def test_options_without_effect(
+    mapped: Path, uid2: Uid2, env: dict[str, str], arguments: list[str]
+) -> None:
+    """They are refused, by name, before anything is sent."""
+    result = uid2("optout-status", *arguments, env=env)
+
+    assert result.exit_code == 2
+    assert "has no effect on" in result.stderr
+    assert not Path("told.csv").exists()
 
 
 def test_estimate(folder: Path, uid2: Uid2) -> None:

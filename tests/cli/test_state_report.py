@@ -213,6 +213,15 @@ def test_it_is_private(folder: Path, uid2: Uid2) -> None:
     assert Path("report.html").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_page_on_stdout(folder: Path, uid2: Uid2) -> None:
+    """``-`` is stdout, not a file."""
+    result = uid2("state", "report", STATE, "--html", "-")
+
+    assert result.stdout.rstrip().endswith("</html>")
+    assert result.stderr == ""
+    assert not Path("-").exists()
+
+
 def test_what_exists_stays(folder: Path, uid2: Uid2) -> None:
     """A page is replaced only with --force, and a state never."""
     Path("report.html").write_text("mine")

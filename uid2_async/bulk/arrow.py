@@ -94,12 +94,16 @@ class ArrowRows:
         return int(self.batch.num_rows)
 
     def values(self, column: int | str) -> list[str]:
-        """List the values of an identifier column or a key; see TextRows."""
+        """List the values of an identifier column; see TextRows."""
         missing = (None, self._null)
         return [
             "" if one in missing else str(one)
             for one in self.batch.column(self._wanted[column]).to_pylist()
         ]
+
+    def key_texts(self, key: str) -> list[str | None]:
+        """List the values of a key; see :meth:`texts`."""
+        return writing(partial(_texts, self.batch.column(self._wanted[key])))
 
     def texts(self) -> list[list[str | None]]:
         """List the values of all columns as text, for CSV.

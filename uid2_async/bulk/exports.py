@@ -8,19 +8,21 @@ the same delta again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk, IdentityColumn
 from uid2_async.bulk.files import TableWriter
-from uid2_async.bulk.outcomes import Endpoint, Outcome
+from uid2_async.bulk.options import DELTA_COLUMNS, MapOptions
+from uid2_async.bulk.outcomes import Endpoint, MapFailure, OptOutRule, Outcome
 from uid2_async.bulk.paths import (
     Content,
     FilePair,
@@ -36,16 +38,21 @@ from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.bulk.resume import Checkpoint, encode_checkpoint
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_changes import DELTA
-from uid2_async.bulk.state_values import Change, IdentityKey, Run, StateRow
+from uid2_async.bulk.state_values import (
+    SUPPRESSED,
+    Change,
+    ChangeKind,
+    IdentityKey,
+    Run,
+    StateRow,
+)
 from uid2_async.bulk.stores import locate
 from uid2_async.errors import InputError
-from uid2_async.models import IdentityType
+from uid2_async.models import IdentityType, UnmappedReason
 from uid2_async.protocol import base64
 
 if TYPE_CHECKING:
     from uid2_async.bulk.job import RowGroup  # which imports aiohttp
-
-DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
 
 _EXPORTED: Final = {
     "INPUT_TYPE": Content.TEXT,
@@ -58,6 +65,11 @@ _EXPORTED: Final = {
     "CHECKED": Content.INSTANT,
 }
 
+# A row and its identity.
+_Cell: TypeAlias = tuple[int, IdentityType, bytes]
+
+_ADDING: Final = (ChangeKind.ADDED, ChangeKind.RETURNED)
+_OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 _INPUT_TYPES: Final = {kind: f"{kind.value}_hash" for kind in IdentityType}
 _SAVE_LINES: Final = 5_000
 
@@ -69,18 +81,24 @@ class DeltaWriter:
         self,
         target: str,
         *,
-        keys: Sequence[str] = (),
+        options: MapOptions | None = None,
         folder: Path | None = None,
         disk: Disk = DISK,
     ) -> None:
-        """Open the unfinished file. Blocks."""
+        """Open the unfinished file. Blocks.
+
+        The *options* are those of a job whose rows :meth:`write_rows` gets.
+        """
         self.lines: int = 0
+        options = options or MapOptions()
         self._target = target
-        self._keys = keys
-        self._columns = [*DELTA_COLUMNS, *keys]
+        self._keys = options.keys
+        self._by_row = options.optout_rule is OptOutRule.ANY and not options.explode
+        self._columns = [*DELTA_COLUMNS, *self._keys]
         self._table = TableWriter(
             locate(target),
             dict.fromkeys(self._columns, Content.TEXT),
+            spreadsheet_safe=options.spreadsheet_safe,
             folder=folder,
             disk=disk,
         )
@@ -89,37 +107,53 @@ class DeltaWriter:
     async def write_rows(
         self, state: MappingState, endpoint: Endpoint, chunk: Chunk
     ) -> None:
-        """Write a line for each identifier of *chunk* with a pending change."""
+        """Write a line for each identity of a row of *chunk* with a pending change."""
         group: RowGroup = chunk.payload
-        changed = [
-            (row, index, kind, identity, outcome)
-            for index, (column, found) in enumerate(
-                zip(chunk.columns, chunk.outcomes(), strict=True)
-            )
-            for row, kind, identity, outcome in _changed(endpoint, column, found)
-        ]
+        outcomes = chunk.outcomes()
+        # By row and identity: two columns of a row may have the same one.
+        changed: dict[_Cell, StateRow] = {}
+        for column, answers in zip(chunk.columns, outcomes, strict=True):
+            changed.update(await _changes(state, endpoint, column, answers))
         if group.rows is None or not changed:
             return
-        changed.sort(key=itemgetter(0, 1))
-        cells = [group.rows.values(key) for key in self._keys]
-        named: dict[IdentityType, list[bytes]] = {}
-        for row, _, kind, identity, outcome in changed:
-            named.setdefault(kind, []).append(identity)
-            self._waiting.append(
-                [
-                    str(outcome.change),
-                    _INPUT_TYPES[kind],
-                    base64.encode_text(identity),
-                    outcome.raw_uid,
-                    outcome.old_uid,
-                    *[one[row] for one in cells],
-                ]
-            )
-        self.lines += len(changed)
-        for kind, some in named.items():
+        withheld = self._withheld(changed, outcomes)
+        written = [cell for cell in changed if cell not in withheld]
+        written.sort(key=itemgetter(0))
+        keys = [group.rows.key_texts(key) for key in self._keys]
+        self._waiting += [
+            [*_cells_of(cell, changed[cell]), *[one[cell[0]] for one in keys]]
+            for cell in written
+        ]
+        self.lines += len(written)
+        for kind, some in _by_kind(written).items():
             await state.mark_written(kind, some)
+        for kind, some in _by_kind(withheld).items():
+            await state.withhold(kind, some)
         if len(self._waiting) >= _SAVE_LINES:
             await self._save()
+
+    def _withheld(
+        self, changed: dict[_Cell, StateRow], outcomes: Sequence[Sequence[Outcome]]
+    ) -> set[_Cell]:
+        """Return the identities that their rows keep from being added.
+
+        The any rule leaves a row without a UID if one of its identifiers is, or may be,
+        opted out.
+        """
+        if not self._by_row or len(outcomes) == 1:
+            return set()
+        without_uid = {
+            row
+            for found in outcomes
+            for row, one in enumerate(found)
+            if one.raw_uid is None
+            and (one.reason == _OPTED_OUT or isinstance(one, MapFailure))
+        }
+        return {
+            cell
+            for cell, found in changed.items()
+            if cell[0] in without_uid and found.change in _ADDING
+        }
 
     async def complete(self, state: MappingState, run: Run) -> int:
         """Add the other pending changes, rename the delta, and count its lines.
@@ -154,7 +188,7 @@ class DeltaWriter:
                 "IDENTITY_HASH": hashes,
                 "UID": [one.uid for one in page],
                 "OLD_UID": [one.old_uid for one in page],
-                **{key: [""] * len(page) for key in self._keys},
+                **{key: [None] * len(page) for key in self._keys},
             }
             await run_in_thread(partial(self._table.write, columns))
 
@@ -170,23 +204,56 @@ class DeltaWriter:
             await run_in_thread(partial(self._table.write, rows))
 
 
-def _changed(
-    endpoint: Endpoint, column: IdentityColumn, outcomes: Sequence[Outcome]
-) -> Iterator[tuple[int, IdentityType, bytes, StateRow]]:
-    """Yield the rows of a column whose identities have pending changes."""
+async def _changes(
+    state: MappingState,
+    endpoint: Endpoint,
+    column: IdentityColumn,
+    outcomes: Sequence[Outcome],
+) -> dict[_Cell, StateRow]:
+    """Return the identities of a column with pending changes, by row."""
+    changed: dict[_Cell, StateRow] = {}
     for name, rows in column.rows_by_kind():
-        found = [
-            (row, outcome)
-            for row in rows
-            if isinstance(outcome := outcomes[row], StateRow) and outcome.change
-        ]
-        if not found:
+        some = [row for row in rows if _may_have_changed(outcomes[row])]
+        if not some:
             continue
-        kind = endpoint.kinds[name]
-        identities = column.identity_bytes(kind, [row for row, _ in found])
-        for (row, outcome), identity in zip(found, identities, strict=True):
-            assert identity is not None  # noqa: S101 - the state has a row for it
-            yield row, IdentityType(kind.subject), identity, outcome
+        kind = IdentityType(endpoint.kinds[name].subject)
+        identities = column.identity_bytes(endpoint.kinds[name], some)
+        pairs = list(zip(some, identities, strict=True))
+        hidden = [key for row, key in pairs if key and _hides_change(outcomes[row])]
+        known = await state.changes_of(kind, hidden) if hidden else {}
+        for row, identity in pairs:
+            assert identity is not None  # noqa: S101 - the state was asked about it
+            found = known.get(identity, outcomes[row])
+            if isinstance(found, StateRow) and found.change:
+                changed[row, kind, identity] = found
+    return changed
+
+
+def _may_have_changed(outcome: Outcome) -> bool:
+    if isinstance(outcome, StateRow) and outcome.change:
+        return True
+    return _hides_change(outcome)
+
+
+def _hides_change(outcome: Outcome) -> bool:
+    """Return whether an identity may have a change that its outcome does not show."""
+    return outcome is SUPPRESSED or isinstance(outcome, MapFailure)
+
+
+def _cells_of(cell: _Cell, found: StateRow) -> list[str | None]:
+    """Return the cells of a line before its keys."""
+    _, kind, identity = cell
+    hashed = base64.encode_text(identity)
+    fixed = (str(found.change), _INPUT_TYPES[kind], hashed)
+    return [*fixed, found.raw_uid, found.old_uid]
+
+
+def _by_kind(cells: Iterable[_Cell]) -> dict[IdentityType, list[bytes]]:
+    """Group the identities of cells."""
+    found: dict[IdentityType, list[bytes]] = defaultdict(list)
+    for _, kind, identity in cells:
+        found[kind].append(identity)
+    return found
 
 
 def check_export(

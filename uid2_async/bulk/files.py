@@ -101,6 +101,7 @@ class TableWriter:
         path: Location | None,
         columns: Mapping[str, Content],
         *,
+        spreadsheet_safe: bool = False,
         folder: Path | None = None,
         disk: Disk = DISK,
     ) -> None:
@@ -112,7 +113,7 @@ class TableWriter:
             path = (folder or Path()) / name
             # One may be left by a killed run.
             attempt("", path.unlink, missing_ok=True)
-        options = FileFormatOptions().for_file(path)
+        options = FileFormatOptions(spreadsheet_safe=spreadsheet_safe).for_file(path)
         self._path = path
         self._part = None if path is None else attempt("", temp_sibling, path)
         self._disk = disk

@@ -228,13 +228,13 @@ def _map_job(
         endpoint=MAP_V2 if options.api is Api.V2 else MAP_V3,
         state=state,
         delta=delta,
-        keys=() if delta is None else options.keys,
+        keys=options.keys,
         **more,
     )
 
 
 def _check_delta(options: MapOptions, state: object, delta: object) -> None:
-    """Reject a delta without a state, and an audience without a delta."""
+    """Reject a delta without a state, and an audience or keys without a delta."""
     if delta is not None and state is None:
         raise ConfigError(
             "A delta lists the changes of a state.",
@@ -243,6 +243,11 @@ def _check_delta(options: MapOptions, state: object, delta: object) -> None:
     if options.full and delta is None:
         raise ConfigError(
             "People missing from a full input are listed in the delta.",
+            hint="Name a delta as well (`delta`).",
+        )
+    if options.keys and delta is None:
+        raise ConfigError(
+            "Keys are columns of a delta.",
             hint="Name a delta as well (`delta`).",
         )
 

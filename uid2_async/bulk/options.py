@@ -46,6 +46,9 @@ class Api(StrEnum):
 # For options that do not affect the output: they may change on resume.
 _MAY_CHANGE: Final = {"may_change": True}
 
+DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
+
+_MAX_REMOVED: Final = 0.05
 
 # Each request in flight needs a connection, and so a file descriptor.
 MAX_CONCURRENCY: Final = 10_000
@@ -177,7 +180,7 @@ class MapOptions(FileJobOptions):
     full: bool = False
     segment: str = DEFAULT_SEGMENT
     # Users raise it after it has stopped their job, which must then resume.
-    max_removed: float = attrs.field(default=0.05, metadata=_MAY_CHANGE)
+    max_removed: float = attrs.field(default=_MAX_REMOVED, metadata=_MAY_CHANGE)
 
     def __attrs_post_init__(self) -> None:
         """Reject contradictory options."""
@@ -202,6 +205,18 @@ class MapOptions(FileJobOptions):
             )
         if not 0 <= self.max_removed <= 1:
             raise ConfigError("max_removed must be between 0 and 1.")
+        is_default = (self.segment, self.max_removed) == (DEFAULT_SEGMENT, _MAX_REMOVED)
+        if not self.full and not is_default:
+            raise ConfigError(
+                "A segment and max_removed apply only to a whole audience.",
+                hint="If the input is one, say so (`full=True`).",
+            )
+        taken = [one for one in self.keys if one.upper() in DELTA_COLUMNS]
+        if taken:
+            raise ConfigError(
+                f"A delta has a column {taken[0].upper()} of its own.",
+                hint="Rename the column of the input, or name another key (`keys`).",
+            )
 
     def identifier_finder(self) -> Callable[..., IdentifierColumns]:
         """Return the function that finds the identifiers in the header of a file.

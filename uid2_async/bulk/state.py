@@ -14,7 +14,7 @@ from collections.abc import (
 )
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
@@ -492,12 +492,13 @@ class MappingState:
         Args:
             run: The run.
             source: ``staged`` selects staged identities that are unknown or due.
-                ``due`` selects mapped identities that have reached ``refresh_from``,
-                and unmapped ones whose recheck interval is over.
+                ``due`` selects identities that have reached ``refresh_from``, and
+                those without one whose recheck interval is over: unmapped ones, and
+                those mapped by API v2.
             unchecked_for: Selects mapped and opted-out identities not checked for this
                 time, instead of *source*.
             rotated: Selects identities last checked before their salt bucket rotated,
-                instead of *source* (API v2).
+                and what is due of those without a bucket, instead of *source* (v2).
             limit: The maximum number of identities per page.
         """
         given: dict[str, Any] = {**self._intervals, "started": run.started}
@@ -534,6 +535,11 @@ class MappingState:
             self._counts = StagingCounts(staged, distinct + looked_at, known)
             for page in pages:
                 yield page
+
+    async def oldest_bucket_check(self) -> datetime | None:
+        """Return the earliest check of an identity with a known salt bucket (v2)."""
+        checked = await self._call(state_rows.oldest_bucket_check)
+        return None if checked is None else datetime.fromtimestamp(checked, UTC)
 
     async def record(
         self,
@@ -606,7 +612,25 @@ class MappingState:
         self, kind: IdentityType, identities: Sequence[bytes]
     ) -> None:
         """Leave *identities* out of :meth:`pending_changes`: the delta has them."""
-        await self._call(lambda db: db.spill("written").add(kind.bit, identities))
+        await self._call(state_changes.mark_written, kind, identities)
+
+    async def withhold(self, kind: IdentityType, identities: Sequence[bytes]) -> None:
+        """Leave *identities* out of the next deltas, because of their rows.
+
+        Those that are marked as written in the same run are not withheld.
+        Afterwards, they are not pending, and their rows still say ADDED, until a
+        delta with the rows of an input has them.
+        """
+        await self._call(lambda db: db.spill("withheld").add(kind.bit, identities))
+
+    async def changes_of(
+        self, kind: IdentityType, identities: Sequence[bytes]
+    ) -> dict[bytes, StateRow]:
+        """Return the pending changes of *identities*.
+
+        :meth:`look_up` does not show those of failed and suppressed ones.
+        """
+        return await self._call(state_changes.changes_of, kind, identities)
 
     async def check_absent(self, segment: str, max_removed: float) -> None:
         """Check who would be removed, before the operator is asked.

@@ -21,6 +21,7 @@ from uid2_async.bulk.state_db import (
     EXPORTED_UID,
     REPLACED,
     REWRITE,
+    WITHHELD,
     StateDatabase,
     sort_distinct,
 )
@@ -189,6 +190,8 @@ def finish(
     purged = exported and db.meta("purged")
     parts = [_FORGET_PURGED] * bool(purged) + [_EXPORT] * exported + [_END]
     with db.transaction():
+        if exported:
+            _withhold(db)
         for statement in ";".join(parts).split(";"):
             db.connection.execute(statement, given)
     db.epoch += exported
@@ -230,20 +233,25 @@ _PENDING_PAGE: Final = _CHANGES.format(
 # identity was added even later. A delta that says REMOVED ends an opt-out: who comes
 # back after it is ADDED, as in the deltas.
 _HISTORY_PAGE: Final = _CHANGES.format(
-    page=f"""SELECT k.identity, k.kind, m.uid, m.reason,
+    page=f"""SELECT k.identity, k.kind,
+        CASE WHEN m.exported <= :epoch THEN m.uid END AS uid, m.reason,
         CASE WHEN h.replaced = '' AND m.exported >= :since THEN NULL
             WHEN h.added < :since THEN h.replaced
             WHEN h.added IS NULL AND m.exported < :since THEN coalesce(m.uid, '')
             END AS said
     FROM (SELECT identity, kind FROM history_row WHERE {AFTER} AND epoch >= :since
         UNION SELECT identity, kind FROM mapping_row
-        WHERE {AFTER} AND exported >= :since
+        WHERE {AFTER} AND exported BETWEEN :since AND :epoch
         ORDER BY identity, kind LIMIT :limit) AS k
     LEFT JOIN mapping_row AS m USING (identity, kind)
     LEFT JOIN history_row AS h ON h.identity = k.identity AND h.kind = k.kind
         AND h.epoch = (SELECT min(epoch) FROM history_row AS e
             WHERE e.identity = k.identity AND e.kind = k.kind
             AND e.epoch >= :since)"""
+)
+_CHANGES_OF: Final = f"{ASKED} " + _CHANGES.format(
+    page=f"""SELECT identity, kind, uid, reason, {EXPORTED_UID} AS said
+    FROM mapping_row AS m WHERE {IN_KEYS} AND {PENDING}"""
 )
 _CHANGE_KINDS: Final = msgspec.json.Decoder(list[ChangeKind | None])
 
@@ -258,26 +266,77 @@ def changes_page(
     """
     statement = _PENDING_PAGE if since is None else _HISTORY_PAGE
     position = {"identity": after[0], "last_kind": after[1], "limit": limit}
-    given = {"epoch": db.epoch, "since": since, **position}
+    keys, bits, changes = _read_changes(db, statement, {"since": since, **position})
+    following = (keys[-1], bits[-1]) if len(keys) == limit else None
+    return changes if since is not None else _drop_handled(db, changes), following
+
+
+def changes_of(
+    db: StateDatabase, kind: IdentityType, identities: Sequence[bytes]
+) -> dict[bytes, StateRow]:
+    """Return the pending changes of *identities*, also of those purged."""
+    found: dict[bytes, StateRow] = {}
+    for _, given in key_parameters(kind.bit, sort_distinct(identities)):
+        for one in _read_changes(db, _CHANGES_OF, given)[2]:
+            found[one.identity] = StateRow(
+                raw_uid=one.uid, change=one.change, old_uid=one.old_uid
+            )
+    return found
+
+
+def _read_changes(
+    db: StateDatabase, statement: str, given: dict[str, Any]
+) -> tuple[list[bytes], list[int], list[Change]]:
+    """Read the identities that *statement* selects, their kinds and the changes."""
     *key_columns, change_text, uid_text, old_text = db.connection.execute(
-        statement, given
+        statement, {"epoch": db.epoch, **given}
     ).fetchone()
     keys, bits = decode_keys(*key_columns)
     uids = strip_checksums(keys, UIDS.decode(uid_text))
     old_uids = strip_checksums(keys, UIDS.decode(old_text))
     kinds = _CHANGE_KINDS.decode(change_text)
     columns: tuple[Any, ...] = (map(kind_of, bits), keys, kinds, uids, old_uids)
-    changes = [one for one in map(Change, *columns) if one.change]
-    following = (keys[-1], bits[-1]) if len(keys) == limit else None
-    return changes if since is not None else _drop_written(db, changes), following
+    return keys, bits, [one for one in map(Change, *columns) if one.change]
 
 
-def _drop_written(db: StateDatabase, page: list[Change]) -> list[Change]:
-    """Leave out changes that the job has already written."""
-    written = db.spill("written") if db.has_scratch else None
-    if written is None or not written.count:
-        return page
-    return [one for one in page if not written.contains(one.kind.bit, one.identity)]
+def _drop_handled(db: StateDatabase, page: list[Change]) -> list[Change]:
+    """Leave out changes that the job has already written or withheld."""
+    for name in ("written", "withheld") if db.has_scratch else ():
+        handled = db.spill(name)
+        if handled.count:
+            page = [
+                one for one in page if not handled.contains(one.kind.bit, one.identity)
+            ]
+    return page
+
+
+def mark_written(
+    db: StateDatabase, kind: IdentityType, identities: Sequence[bytes]
+) -> None:
+    """Leave out of the pending changes what the delta has; it is not withheld."""
+    db.spill("written").add(kind.bit, identities)
+    if db.meta("withheld"):
+        for _, keys in key_parameters(kind.bit, sort_distinct(identities)):
+            db.connection.execute(_RELEASE, {"epoch": db.epoch, **keys})
+
+
+def _withhold(db: StateDatabase) -> None:
+    """Keep what the delta has not added, because of its row, for a later one."""
+    if not db.has_scratch or not db.spill("withheld").count:
+        return
+    withheld, written = db.spill("withheld"), db.spill("written")
+    db.set_meta("withheld", 1)
+    for part in range(withheld.parts):
+        for kind, keys in withheld.read(part):
+            some = [one for one in keys if not written.contains(kind, one)]
+            for _, given in key_parameters(kind, some):
+                db.connection.execute(_WITHHOLD, {"epoch": db.epoch, **given})
+
+
+_WITHHOLD: Final = f"""{ASKED} UPDATE mapping_row SET exported = {WITHHELD}
+    WHERE {IN_KEYS} AND {PENDING} AND uid IS NOT NULL"""
+_RELEASE: Final = f"""{ASKED} UPDATE mapping_row SET exported = :epoch
+    WHERE {IN_KEYS} AND exported = {WITHHELD}"""
 
 
 def export_page(

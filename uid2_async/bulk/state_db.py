@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 from uid2_async.bulk.private_files import (
     FileLock,
+    attempt,
     check_folder,
     open_private,
     sync_folder,
@@ -30,7 +32,7 @@ from uid2_async.errors import JobError, UID2Error
 APPLICATION_ID: Final = 0x55494432
 """``UID2``, in the header of the SQLite file."""
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 REWRITE: Final = "rewrite"
 """The metadata that is 1 from a transaction that purges until the file is rewritten."""
@@ -56,6 +58,9 @@ pass: with the next delta's number, ``:epoch``, all of them count as exported.
 ``changed`` is the number of the delta that says what has changed.
 """
 
+WITHHELD: Final = 1 << 62
+"""``exported`` of a row that is not ADDED until a row of an input allows it."""
+
 PREVIOUS: Final = f"""CASE m.previous_uid WHEN ''
     THEN {REPLACED} ELSE m.previous_uid END"""
 """The previous UID of a row; stored as '' if the history has it."""
@@ -75,12 +80,14 @@ _KIND: Final = "CASE kind WHEN 0 THEN 'email' ELSE 'phone' END AS kind"
 _EPOCH: Final = "(SELECT value FROM meta WHERE name = 'epoch')"
 _SAID_NOW: Final = EXPORTED_UID.replace(":epoch", _EPOCH)
 # What deltas have said since a row of the history: what was said before the next one,
-# or what was said last. Nothing, if the identity was removed in between.
-_SAID_NEXT: Final = f"""(SELECT CASE WHEN added <= h.epoch THEN said END FROM (
+# or what was said last. Nothing, if the identity was removed in between. That an
+# identity is opted out was said before it was forgotten without a delta.
+_SAID_NEXT: Final = f"""coalesce((SELECT CASE WHEN added <= h.epoch THEN said END FROM (
     SELECT epoch, added, replaced AS said FROM history_row AS n
     WHERE n.identity = h.identity AND n.kind = h.kind AND n.epoch > h.epoch
     UNION ALL SELECT {_EPOCH}, exported, ({_SAID_NOW}) FROM mapping_row AS m
-    WHERE m.identity = h.identity AND m.kind = h.kind) ORDER BY epoch LIMIT 1)"""
+    WHERE m.identity = h.identity AND m.kind = h.kind) ORDER BY epoch LIMIT 1),
+    forgotten)"""
 
 _SCHEMA: Final = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -101,13 +108,19 @@ CREATE TABLE mapping_row (
 ) WITHOUT ROWID;
 CREATE TABLE history_row (
     identity BLOB NOT NULL, kind INTEGER NOT NULL, epoch INTEGER NOT NULL,
-    replaced TEXT NOT NULL, added INTEGER NOT NULL,
+    replaced TEXT NOT NULL, added INTEGER NOT NULL, forgotten TEXT,
     PRIMARY KEY (identity, kind, epoch)
 ) WITHOUT ROWID;
 CREATE TRIGGER keep_exported BEFORE UPDATE OF changed ON mapping_row
     WHEN new.changed IS NOT old.changed BEGIN
     INSERT INTO history_row VALUES (
-        old.identity, old.kind, new.changed, coalesce(old.uid, ''), old.exported);
+        old.identity, old.kind, new.changed, coalesce(old.uid, ''), old.exported, NULL);
+END;
+CREATE TRIGGER keep_opted_out BEFORE DELETE ON mapping_row
+    WHEN old.removed IS NULL AND old.exported < {_EPOCH} BEGIN
+    UPDATE history_row SET forgotten = '' WHERE identity = old.identity
+        AND kind = old.kind AND epoch = (SELECT max(epoch) FROM history_row
+            WHERE identity = old.identity AND kind = old.kind AND epoch < {_EPOCH});
 END;
 CREATE TABLE segment (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE member (
@@ -116,13 +129,14 @@ CREATE TABLE member (
 ) WITHOUT ROWID;
 CREATE TABLE suppressed (digest BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE VIEW mapping AS SELECT identity, {_KIND}, {_PLAIN.format("uid")} AS uid,
-    {_PLAIN.format(f"({PREVIOUS})")} AS previous_uid, previous_since,
+    CASE WHEN uid IS NOT NULL THEN {_PLAIN.format(f"({PREVIOUS})")} END AS previous_uid,
+    CASE WHEN uid IS NOT NULL THEN previous_since END AS previous_since,
     refresh_from, reason, bucket, checked FROM mapping_row AS m WHERE removed IS NULL;
 CREATE VIEW change AS SELECT identity, {_KIND}, change, {_PLAIN.format("uid")} AS uid,
     nullif({_PLAIN.format("said")}, '') AS old_uid FROM (
     SELECT *, {CHANGE.format(said="said")} AS change FROM (
     SELECT *, {_SAID_NOW} AS said FROM mapping_row AS m
-    WHERE changed = {_EPOCH} OR exported >= {_EPOCH})) WHERE change IS NOT NULL;
+    WHERE changed = {_EPOCH} OR exported = {_EPOCH})) WHERE change IS NOT NULL;
 CREATE VIEW history AS SELECT identity, {_KIND}, CASE
     WHEN next IS NULL THEN 'REMOVED' WHEN next = '' THEN 'OPTED_OUT'
     WHEN old = '' THEN 'RETURNED' ELSE 'ROTATED' END AS change,
@@ -167,6 +181,8 @@ PRAGMA scratch.cache_size = -8000;
 CREATE TABLE scratch.staged (
     id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
 CREATE TABLE scratch.written (
+    id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
+CREATE TABLE scratch.withheld (
     id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
 CREATE TABLE scratch.failure (
     identity BLOB, kind INTEGER, error TEXT, status INTEGER,
@@ -226,6 +242,7 @@ def check_location(
         )
     for suffix in _COMPANIONS:
         _check_file(path.with_name(path.name + suffix))
+    _check_header(path)
 
 
 def _check_file(path: Path) -> None:
@@ -516,7 +533,7 @@ class StateDatabase:
             self.connection.execute("ATTACH ? AS scratch", (str(path),))
             self._spills = {}
             self.connection.executescript(_SCRATCH_SETTINGS)
-            for name in ("staged", "written"):
+            for name in ("staged", "written", "withheld"):
                 self._spills[name] = KeySpill(self.connection, name)
         return self._spills[table]
 
@@ -559,6 +576,39 @@ def _prepare(connection: sqlite3.Connection) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    _check_kind(application, version, tables)
+    # Large pages make sorted writes cheaper. The size can be set only for an empty
+    # file.
+    connection.execute("PRAGMA page_size = 16384")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.executescript(_SETTINGS + _NUMBERS)
+    if not tables:
+        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+
+
+_MAGIC: Final = b"SQLite format 3\0"
+_HEADER_BYTES: Final = 100
+
+
+def _check_header(path: Path) -> None:
+    """Reject another file before anything of it is changed, even its mode."""
+    if not path.exists():
+        return
+    with attempt(f"{path} cannot be opened", path.open, "rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if header:
+        if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+            raise damaged()
+        # https://sqlite.org/fileformat2.html#the_database_header: the schema cookie,
+        # which is zero until there are tables, user_version and application_id.
+        (tables,), (version,), (application,) = (
+            struct.unpack_from(">I", header, offset) for offset in (40, 60, 68)
+        )
+        _check_kind(application, version, tables)
+
+
+def _check_kind(application: int, version: int, tables: int) -> None:
+    """Reject another database, and a state with another schema."""
     if application != APPLICATION_ID and (tables or application or version):
         raise JobError(
             "The file is an SQLite database, but not a state of bulk mapping.",
@@ -573,13 +623,6 @@ def _prepare(connection: sqlite3.Connection) -> None:
             if version > SCHEMA_VERSION
             else "Map everything into a new state.",
         )
-    # Large pages make sorted writes cheaper. The size can be set only for an empty
-    # file.
-    connection.execute("PRAGMA page_size = 16384")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.executescript(_SETTINGS + _NUMBERS)
-    if not tables:
-        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
 
 
 # --- errors ---------------------------------------------------------------------------

@@ -74,7 +74,7 @@ from uid2_async.bulk.state_changes import DELTA
 from uid2_async.bulk.state_values import IdentityKey, Run, StateRow
 from uid2_async.client import UID2Client
 from uid2_async.errors import InputError, JobError
-from uid2_async.models import IdentityType, MapRow, UnmappedReason, datetime_from_ms
+from uid2_async.models import IdentityType, MapRow, UnmappedReason
 from uid2_async.protocol.mapping import buckets_call
 
 T = TypeVar("T")
@@ -242,9 +242,10 @@ async def _end_without_files(
 
 
 async def _find_rotated(client: UID2Client, state: MappingState) -> dict[str, datetime]:
-    """Ask which salt buckets have rotated since the last run (API v2)."""
-    ended = [run.started for run in await state.runs() if run.ended]
-    since = datetime_from_ms(1000 * max(ended, default=0))
+    """Ask which salt buckets have rotated since the oldest answer (API v2)."""
+    since = await state.oldest_bucket_check()
+    if since is None:
+        return {}
     found = await client.run_call(buckets_call(since))
     return {bucket.bucket_id: bucket.last_updated for bucket in found}
 
@@ -396,7 +397,7 @@ async def _write_from_state(
         await state.set_file_done(run, checkpoint.input.name, detail)
 
     outputs = JobOutputs(job, asking, set_done)
-    async with aclosing(source), _open_delta(job, state, keys=job.keys) as delta:
+    async with aclosing(source), _open_delta(job, state) as delta:
         answered = _answered_chunks(job, source, state, delta if job.keys else None)
         async with aclosing(answered) as chunks:
             complete = await outputs.write_all(chunks)
@@ -467,15 +468,16 @@ def _outcomes(
 
 @asynccontextmanager
 async def _open_delta(
-    job: Job, state: MappingState, *, keys: Sequence[str] = ()
+    job: Job, state: MappingState
 ) -> AsyncIterator[DeltaWriter | None]:
     """Open the job's delta, if there is one; remove it if it is not finished."""
     if job.delta is None:
         yield None
         return
     folder, disk = state.path.parent, job.system.disk
+    options = job.options if isinstance(job.options, MapOptions) else None
     writer = await run_in_thread(
-        partial(DeltaWriter, job.delta, keys=keys, folder=folder, disk=disk)
+        partial(DeltaWriter, job.delta, options=options, folder=folder, disk=disk)
     )
     async with aclosing(writer) as delta:
         yield delta

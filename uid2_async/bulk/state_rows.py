@@ -74,12 +74,15 @@ TO_ASK: Final = f"checked IS NULL OR NOT ({_KNOWN})"
 This and the other public rules here are plain SQL, which Spark evaluates as well.
 """
 _STALE: Final = "removed IS NULL AND checked < :started AND "
-DUE: Final = f"""{_STALE} CASE WHEN uid IS NOT NULL
+# The v2 endpoint returns no `refresh_from`, as none is known of the unmapped.
+_IS_DUE: Final = f"""CASE WHEN refresh_from IS NOT NULL
     THEN refresh_from <= :started ELSE checked <= :started - {_RECHECK} END"""
+DUE: Final = f"{_STALE} {_IS_DUE}"
 UNCHECKED: Final = f"""{_STALE} (uid IS NOT NULL OR reason = 'optout')
     AND checked <= :started - :unchecked_for"""
-ROTATED: Final = f"""{_STALE} uid IS NOT NULL AND checked < (
-    SELECT at FROM scratch.rotated WHERE name = bucket)"""
+# Both times are rounded down, so an answer of the same second may be older.
+ROTATED: Final = f"""{_STALE} CASE WHEN bucket IS NULL THEN {_IS_DUE} ELSE checked <= (
+    SELECT at FROM scratch.rotated WHERE name = bucket) END"""
 
 
 def load_rotated(db: StateDatabase, rotated: Sequence[tuple[str, int]]) -> None:
@@ -87,6 +90,15 @@ def load_rotated(db: StateDatabase, rotated: Sequence[tuple[str, int]]) -> None:
     db.spill("staged")
     db.connection.execute("DELETE FROM scratch.rotated")
     db.connection.executemany("INSERT INTO scratch.rotated VALUES (?, ?)", rotated)
+
+
+def oldest_bucket_check(db: StateDatabase) -> int | None:
+    """Return the earliest check of an identity with a known salt bucket."""
+    (checked,) = db.connection.execute(
+        "SELECT min(checked) FROM mapping_row"
+        " WHERE bucket IS NOT NULL AND removed IS NULL"
+    ).fetchone()
+    return None if checked is None else int(checked)
 
 
 def is_empty(db: StateDatabase) -> bool:
@@ -233,7 +245,7 @@ def plain_uid(column: str) -> str:
 
 
 CHANGE_NOW: Final = CHANGE.format(said=f"({EXPORTED_UID})")
-PENDING: Final = "(changed = :epoch OR exported >= :epoch)"
+PENDING: Final = "(changed = :epoch OR exported = :epoch)"
 _OLD_UID: Final = f"""CASE changed WHEN :epoch
     THEN nullif(nullif({REPLACED}, ''), coalesce(uid, '')) END"""
 _PREVIOUS_UID: Final = f"""CASE WHEN uid IS NOT NULL
@@ -421,7 +433,8 @@ ON CONFLICT (identity, kind) DO UPDATE SET
     reason = excluded.reason, bucket = excluded.bucket, checked = excluded.checked,
     previous_uid = {_STORED_PREVIOUS}, previous_since = {_NEXT_SINCE},
     removed = NULL,
-    exported = CASE WHEN m.exported < :epoch THEN m.exported ELSE excluded.exported END,
+    exported = CASE WHEN m.exported < :epoch THEN m.exported
+        ELSE max(excluded.exported, coalesce(m.exported, 0)) END,
     changed = CASE WHEN {_IS_MOVED} THEN :epoch ELSE m.changed END"""
 _DIGITS: Final = 12
 _INSTANT: Final = f"%0{_DIGITS}d"

@@ -115,11 +115,12 @@ class TextRows:
         return len(self.records)
 
     def values(self, column: int | str) -> list[str]:
-        """List the values of an identifier column, by index, or of a key, by name.
-
-        A missing value is empty.
-        """
+        """List the values of an identifier column. A missing value is empty."""
         return self._columns[column]
+
+    def key_texts(self, key: str) -> list[str | None]:
+        """List the values of a key; see :meth:`texts`."""
+        return [one or None for one in self._columns[key]]
 
     def texts(self) -> list[list[str | None]]:
         """List the values of all columns, for another format.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -212,10 +212,23 @@ def refresh_people(
     raise typer.Exit(run_job(job, connection, display))
 
 
+def _refuse_unused(context: typer.Context, names: Collection[str], what: str) -> None:
+    """Reject options that were given and would have no effect on *what*."""
+    for name in context.params:
+        origin = context.get_parameter_source(name)
+        if name in names and origin is not None and origin.name == "COMMANDLINE":
+            raise InputError(
+                f"--{name.replace('_', '-')} has no effect on {what}.",
+                hint="A state (IN) and a file (IN OUT) have different options: see "
+                "--help.",
+            )
+
+
 @with_shared_options(
     *(StatusOptions, _SHARING, FORMATS, SENDING, RESUMING), in_panels=True
 )
 def check_optouts(  # noqa: PLR0913 - an option each
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -231,8 +244,8 @@ def check_optouts(  # noqa: PLR0913 - an option each
         bool,
         typer.Option(
             "--by-status",
-            help="With a state: ask by raw UID instead of mapping again. v4 raw UIDs "
-            "of production cannot be checked this way.",
+            help="With a state: ask by raw UID about everybody instead of mapping "
+            "again. v4 raw UIDs of production cannot be checked this way.",
         ),
     ] = False,
     unchecked_for: Annotated[
@@ -273,8 +286,14 @@ def check_optouts(  # noqa: PLR0913 - an option each
         job_dir=checking["job_dir"],
     )
     drop, keeps_others = checking["drop"], checking["allow_unverifiable"]
-    if target is None and (drop or keeps_others):
-        raise InputError("--drop writes a file.", hint="Name OUT.")
+    of_files = checking.keys() - SENDING.keys()
+    if target is not None:
+        what, unused = "a file", {"by_status", "unchecked_for", "concurrency", "delta"}
+    elif by_status:
+        what, unused = "--by-status", {"unchecked_for", "concurrency", *of_files}
+    else:
+        what, unused = "a state", {"optout_concurrency", *of_files}
+    _refuse_unused(context, unused, what)
     unchecked = parse_duration(unchecked_for, "--unchecked-for")
     sending = {name: checking[name] for name in SENDING if name in checking}
     if target is not None:

@@ -170,7 +170,12 @@ _ARGUMENT: Final = re.compile(
 )
 _SENTENCE_END: Final = re.compile(r"(?<=\.) (?=[A-Z])")
 # Arguments whose options have other names.
-_OPTIONS: Final = {"sql": "query", "table": "to-table", "kind": "type"}
+_OPTIONS: Final = {
+    "sql": "query",
+    "table": "to-table",
+    "kind": "type",
+    "keys": "key",
+}
 # What a message may repeat: options, commands and short names.
 _PLAIN_WORD: Final = re.compile(r"-{0,2}[A-Za-z][A-Za-z_./=-]{0,30}")
 

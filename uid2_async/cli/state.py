@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -35,7 +36,6 @@ from uid2_async.cli.options import (
     Command,
     ForceOption,
     JobJsonOption,
-    KindOption,
     StateArgument,
 )
 from uid2_async.cli.output import dump_json, print_lines, print_message
@@ -54,6 +54,17 @@ state_app: typer.Typer = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+class PersonKind(StrEnum):
+    """What names a person."""
+
+    EMAIL = "email"
+    PHONE = "phone"
+    EMAIL_HASH = "email_hash"
+    PHONE_HASH = "phone_hash"
+    RAW_UID = "raw_uid"
+
 
 OutOption = Annotated[
     str,
@@ -128,7 +139,8 @@ def report(
     state: StateArgument,
     *,
     html: Annotated[
-        str, typer.Option("--html", metavar="FILE", help="The page to write.")
+        str,
+        typer.Option("--html", metavar="FILE", help="The page to write; - is stdout."),
     ],
     force: ForceOption = False,
 ) -> None:
@@ -137,8 +149,12 @@ def report(
     It contains only counts, and needs no other file.
     """
     found = _find(state)
-    target = check_export(found, html, role="--html", force=force) or Path(html)
-    _write_report(_run(found, MappingState.statistics), target)
+    target = check_export(found, html, role="--html", force=force)
+    figures = _run(found, MappingState.statistics)
+    if target is None:
+        sys.stdout.write(write_page(figures))
+        return
+    _write_report(figures, target)
     print_message("info", f"The report is in {target}.")
 
 
@@ -185,7 +201,14 @@ def delta(
 def purge(
     state: StateArgument,
     *,
-    kind: KindOption = None,
+    kind: Annotated[
+        PersonKind | None,
+        typer.Option(
+            "--type",
+            help="What each line is. By default, its form shows it. A hash is deleted "
+            "as that of an email address and of a phone number.",
+        ),
+    ] = None,
     suppress: Annotated[
         bool,
         typer.Option(

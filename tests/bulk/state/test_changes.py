@@ -212,6 +212,17 @@ async def test_the_views_can_be_queried(days: Any, path: Path) -> None:
     assert runs == [(n + 1, days.seconds(n), int(n < 2)) for n in range(3)]
 
 
+async def test_the_views_show_what_the_state_returns(days: Any, path: Path) -> None:
+    """Nobody who has opted out has a previous UID, in the view as in the row."""
+    await days.run(0, {1: days.mapped("a")})
+    await days.run(1, {1: OPTED_OUT})
+
+    with closing(sqlite3.connect(path)) as other:
+        shown = other.execute("SELECT previous_uid, previous_since FROM mapping")
+        assert shown.fetchall() == [(None, None)]
+    assert (await days.look_up(1))[0].previous_raw_uid is None
+
+
 async def test_reprs_show_nobody(days: Any) -> None:
     """Neither hash nor UID."""
     await days.run(0, {1: days.mapped("a")})

@@ -286,14 +286,18 @@ async def open_and_close(path: Path) -> None:
 def test_other_files_are_refused(
     path: Path, on_disk: Any, make: Callable[[Path], None], reason: str
 ) -> None:
-    """Each with its reason and a hint, and none of them is changed."""
+    """Each with its reason and a hint. Nothing is changed: neither mode nor folder."""
     make(path)
+    path.with_name("people.db.lock").unlink(missing_ok=True)
+    path.chmod(0o644)
     before = on_disk("people.db")
 
     with pytest.raises(JobError, match=reason) as caught:
         asyncio.run(open_and_close(path))
 
     assert on_disk("people.db") == before
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [one.name for one in path.parent.iterdir()] == ["people.db"]
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 

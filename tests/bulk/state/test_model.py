@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,8 @@ class Model:
         self.suppressed: set[Key] = set()
         self.added: dict[Key, int] = {}
         self.purged: set[Key] = set()
+        self.withheld: set[Key] = set()
+        self.lines: dict[tuple[Key, int], tuple[str, Said]] = {}
 
     def start_run(self) -> None:
         """Remember what was exported before a run."""
@@ -87,10 +91,19 @@ class Model:
         if new.previous is not None:
             new.since = old.since if new.previous == old.previous else self.now
         self.rows[key] = new
+        if new.uid is None:
+            self.withheld.discard(key)
+
+    def withhold(self, key: Key) -> None:
+        """Add nobody whose row must not be added, as if nothing had been said."""
+        self.withheld.add(key)
+        self.said.pop(key, None)
+        self.forget_opt_outs(key)
 
     def remove(self, key: Key) -> None:
         """Forget a row; once no delta has to report that, also its opt-outs."""
         self.rows.pop(key, None)
+        self.withheld.discard(key)
         if not self.said.get(key):
             self.forget_opt_outs(key)
 
@@ -123,6 +136,7 @@ class Model:
             is_later = self.added.get(key, 0) <= number
             said[key] = self.said.get(key) if is_later else None
         self.purged.add(key)
+        self.lines = {line: one for line, one in self.lines.items() if line[0] != key}
 
     def pending(self) -> dict[Key, tuple[str, Said, Said]]:
         """List the pending changes."""
@@ -133,6 +147,8 @@ class Model:
         found = {}
         for key in {*self.rows, *said}:
             row, old = self.rows.get(key), said.get(key)
+            if key in self.withheld:
+                row = None
             name = change(old, row)
             if name is not None:
                 found[key] = (name, row.uid if row else None, old or None)
@@ -140,7 +156,9 @@ class Model:
 
     def export(self) -> None:
         """Say what holds."""
-        for key, (name, uid, _) in self.pending().items():
+        for key, (name, uid, old) in self.pending().items():
+            if name != "ADDED" and not (name == "REMOVED" and key in self.purged):
+                self.lines[key, len(self.runs)] = (name, old)
             if name == "ADDED":
                 self.added[key] = len(self.runs)
             if name == "REMOVED":
@@ -223,12 +241,30 @@ class Walk:
     async def finish(self) -> None:
         """End the run, maybe with a delta, and start another."""
         exported = self.random.random() < 0.6
+        if exported:
+            await self.withhold()
         await self.days.state.finish(self.run, exported=exported)
         if exported:
             self.model.export()
         self.model.expire()
         self.model.now += self.random.randrange(1, 40) * DAY
         await self.start_run()
+
+    async def withhold(self) -> None:
+        """Write a delta by rows: some add nobody, others do so again."""
+        pending = self.model.pending()
+        for kind, key in sorted(self.model.withheld):
+            if self.random.random() < 0.3:
+                await self.days.state.mark_written(kind, [key])
+                self.model.withheld.discard((kind, key))
+        for (kind, key), (name, *_) in pending.items():
+            if name in ("ADDED", "RETURNED") and self.random.random() < 0.2:
+                await self.days.state.withhold(kind, [key])
+                # Another row may have the same identity.
+                if self.random.random() < 0.2:
+                    await self.days.state.mark_written(kind, [key])
+                else:
+                    self.model.withhold((kind, key))
 
     async def crash(self) -> None:
         """Go on with what is on the disk at this moment."""
@@ -278,6 +314,23 @@ class Walk:
             if started > model.now - RETENTION_SECONDS:
                 pages = [page async for page in state.history(number)]
                 assert listed(pages) == model.net(said), number
+        self.check_view()
+
+    def check_view(self) -> None:
+        """Compare the view of what the deltas have said."""
+        since = self.model.now - RETENTION_SECONDS
+        recent = {
+            number
+            for number, (started, _) in enumerate(self.model.runs, 1)
+            if started > since
+        }
+        with closing(sqlite3.connect(self.path)) as other:
+            found = other.execute("SELECT * FROM history").fetchall()
+        assert {
+            ((IdentityType(kind), key), run): (name, old)
+            for key, kind, name, old, run in found
+            if run in recent
+        } == {line: one for line, one in self.model.lines.items() if line[1] in recent}
 
     def compare(self, key: Key, row: Any) -> None:
         """Compare one row."""

@@ -60,12 +60,15 @@ async def test_who_was_never_exported_leaves_no_line(days: Any, on_disk: Any) ->
     assert days.identity(39) not in on_disk()
 
 
-async def test_an_opt_out_that_leaves_is_not_named_again(days: Any) -> None:
-    """Its UID was withdrawn already."""
+async def test_an_opt_out_that_leaves_is_not_named_again(days: Any, path: Path) -> None:
+    """Its UID was withdrawn already; the history still says how."""
     await days.full(0, range(40))
     await days.run(1, {39: MapRow(reason="optout")})
 
     assert await days.full(2, range(39)) == []
+    with closing(sqlite3.connect(path)) as other:
+        found = other.execute("SELECT change, old_uid, run FROM history").fetchall()
+    assert found == [("OPTED_OUT", days.uid(39), 2)]
 
 
 async def test_too_many_are_not_removed(days: Any) -> None:

@@ -397,17 +397,26 @@ async def test_a_sweep_selects_what_was_not_checked(days: Any) -> None:
 
 
 async def test_buckets_select_what_was_checked_before_they_rotated(days: Any) -> None:
-    """For the old API, whose rows name no day."""
+    """For the old API, whose rows name no day; of the others, what is due is asked."""
     rows = {n: MapRow(raw_uid=days.uid(n), bucket_id=f"b{n % 3}") for n in range(9)}
-    await days.run(0, rows)
+    assert await days.state.oldest_bucket_check() is None
+    await days.run(0, {**rows, 20: OPTED_OUT, 21: days.mapped(21, due=20)})
     await days.run(2, {3: rows[3]})
     run = await days.start_run(3)
-    rotated = {"b0": days.at(1), "b1": days.at(0), "x": days.at(2)}
+    before = days.at(0) - timedelta(seconds=1)
+    rotated = {"b0": days.at(1), "b1": before, "x": days.at(2)}
 
     for _ in range(2):
         selection = {"rotated": rotated}
         assert set(await days.to_ask(run, **selection)) == {0, 6}
     assert await days.to_ask(run, rotated={}) == []
+    # Both times are in seconds, and the answer may be the older one.
+    assert set(await days.to_ask(run, rotated={"b1": days.at(0)})) == {1, 4, 7}
+    assert await days.state.oldest_bucket_check() == days.at(0)
+    run = await days.start_run(31)
+    assert set(await days.to_ask(run, rotated={})) == {20, 21}
+    # The current API does not name buckets, so all of them are checked after a week.
+    assert set(await days.to_ask(run, "due")) == {*range(9), 20, 21}
 
 
 async def test_everything_can_be_exported(days: Any) -> None:
