@@ -165,7 +165,6 @@ class TextReader(ABC):
         self._decoder: codecs.IncrementalDecoder | None = None
         self._is_reading = False
         self._bytes = 0
-        self._chars = 0
         # The lines that are loaded but not taken, and the number of lines taken.
         self._lines: list[str] = []
         self._line = 0
@@ -187,7 +186,6 @@ class TextReader(ABC):
             return False
         data = self._read() if self._decoder else self._read_first()
         text = self._decode(data)
-        self._chars += len(text)
         self._at_end = not data
         head, line_end, rest = text.rpartition("\n")
         if line_end or self._at_end:
