@@ -29,7 +29,7 @@ from uid2_async.bulk.text import (
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.files import Reader
+    from uid2_async.bulk.files import Reader, Rows
 
 _UNFINISHED: Final = "unexpected end of data"
 _TOO_LONG: Final = "the row is too long"
@@ -333,13 +333,10 @@ class CsvReader(TextReader):
             cause, hint = "the line has only white space", "Remove the line."
         self._reject(cause, hint, record, used)
 
-    def parse(self, records: list[str]) -> list[list[str | None]]:
-        """List the values of all columns; see :meth:`TextRows.texts`."""
-        missing = {"", self.options.null}
+    def parse(self, records: list[str]) -> list[list[str]]:
+        """List the values of all columns; see :meth:`TextRows.fields`."""
         columns = zip(*parse_csv(records, self.options), strict=True)
-        return [
-            [None if one in missing else one for one in column] for column in columns
-        ] or [[] for _ in self.header]
+        return list(map(list, columns)) or [[] for _ in self.header]
 
 
 # --- Writing --------------------------------------------------------------------------
@@ -378,6 +375,11 @@ class CsvOutput(TextOutput):
             return self.join([reader.first], names, plain=False)
         header = [] if reader is None else reader.header
         return self.lines([*(self.cells([name]) for name in header), *names])
+
+    def input_cells(self, rows: Rows) -> list[list[str]]:
+        """Format the fields of the input; the text of a missing value stays."""
+        columns = rows.fields() if isinstance(rows, TextRows) else rows.texts()
+        return list(map(self.cells, columns))
 
     def lines(self, cells: list[list[str]]) -> str:
         """Format rows of our own, given by column."""

@@ -64,15 +64,21 @@ _EXACT: Final = frozenset({"ascii", "iso8859-1", *_MARKS.values()})
 _NOT_TEXT: Final = {
     b"PK\3\4": ("a ZIP archive or an Excel workbook", "Save it as CSV."),
     b"\x1f\x8b": ("compressed by gzip", "Rename it so that the name ends in .gz."),
-    b"PAR1": ("Parquet", 'Use `format="parquet"`, or a name that ends in .parquet.'),
-    b"ARROW1": (
+    # More than their names, which could begin the header of a text file.
+    b"PAR1\x15": (
+        "Parquet",
+        'Use `format="parquet"`, or a name that ends in .parquet.',
+    ),
+    b"ARROW1\0\0": (
         "an Arrow file",
         'Use `format="arrow"`, or a name that ends in .arrow.',
     ),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "Decompress it first: zstd -d."),
     b"\xfd7zXZ": ("compressed by xz", "Decompress it first: xz -d."),
-    b"BZh": ("compressed by bzip2", "Decompress it first: bzip2 -d."),
-}
+} | dict.fromkeys(
+    (b"BZh%d1AY&SY" % level for level in range(1, 10)),
+    ("compressed by bzip2", "Decompress it first: bzip2 -d."),
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -124,8 +130,16 @@ class TextRows:
     def texts(self) -> list[list[str | None]]:
         """List the values of all columns, for another format.
 
-        An empty value is missing.
+        An empty value is missing, and so is the text of the option *null*.
         """
+        missing = {"", self._reader.options.null}
+        return [
+            [None if one in missing else one for one in column]
+            for column in self.fields()
+        ]
+
+    def fields(self) -> list[list[str]]:
+        """List the values of all columns, for another dialect."""
         return self._reader.parse(self.records)
 
 
@@ -340,8 +354,8 @@ class TextReader(ABC):
         """
 
     @abstractmethod
-    def parse(self, records: list[str]) -> list[list[str | None]]:
-        """List the values of all columns; see :meth:`TextRows.texts`."""
+    def parse(self, records: list[str]) -> list[list[str]]:
+        """List the values of all columns; see :meth:`TextRows.fields`."""
 
     def skip(self, rows: int) -> None:
         """Skip the rows that an earlier run has written. Blocks.
