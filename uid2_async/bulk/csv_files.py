@@ -17,6 +17,7 @@ import attrs
 
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.text import (
+    DAMAGE,
     MAX_FIELD_CHARS,
     MAX_LINE_CHARS,
     MAX_ROW_LINES,
@@ -153,7 +154,8 @@ class CsvReader(TextReader):
             some = self._skip_comments(some, self.options.comment)
         if not some:
             return self._rows([], []) if self._line > before else None
-        if self._careful or not self._width:
+        damaged = self._line < self._damaged_until
+        if self._careful or damaged or not self._width:
             self._careful = max(0, self._careful - 1)
         elif (found := self._parse_lines(some)) is not None:
             self._drop(len(some))
@@ -259,11 +261,12 @@ class CsvReader(TextReader):
                 if after - used > 1 and self._limit(used, after):
                     return used, after, _TOO_LONG
                 record = "".join(self._lines[used:after])
-                if row and len(row) == (self._width or len(row)):
+                fault = self._find_fault(row, record, used, after)
+                if fault is not None:
+                    self._reject(*fault, record, used)
+                elif row:
                     records.append(record)
                     found.append(row)
-                elif row:
-                    self._reject_width(row, record, used, after)
                 used = after
                 if used >= lines:
                     break
@@ -322,16 +325,21 @@ class CsvReader(TextReader):
             return cause, hint
         return cause, _QUOTE_HINT
 
-    def _reject_width(self, row: list[str], record: str, used: int, after: int) -> None:
-        """Report a row with too many or too few fields."""
+    def _find_fault(
+        self, row: list[str], record: str, used: int, after: int
+    ) -> tuple[str, str] | None:
+        """Return the cause and hint if a row has bad bytes or another width."""
+        if self._line < self._damaged_until and DAMAGE.search(record):
+            return self._encoding_fault
+        if not row or len(row) == (self._width or len(row)):
+            return None
+        if len(row) == 1 and row[0].isspace():
+            return "the line has only white space", "Remove the line."
         where = ""
         if after - used > 1:
             where = f" in lines {self._line + used + 1} to {self._line + after}"
         cause = f"{len(row)} fields{where}, but the header has {self._width}"
-        hint = _QUOTE_HINT
-        if len(row) == 1 and row[0].isspace():
-            cause, hint = "the line has only white space", "Remove the line."
-        self._reject(cause, hint, record, used)
+        return cause, _QUOTE_HINT
 
     def parse(self, records: list[str]) -> list[list[str]]:
         """List the values of all columns; see :meth:`TextRows.fields`."""

@@ -14,6 +14,7 @@ import msgspec
 from uid2_async.bulk.columns import refuse_repeated, refuse_taken
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.text import (
+    DAMAGE,
     TextOutput,
     TextReader,
     TextRows,
@@ -48,7 +49,7 @@ def _decode_odd(line: str) -> _Object | None:
     Other programs write these. They are passed on unchanged.
     """
     try:
-        if not isinstance(_ODD.decode(line), dict):
+        if DAMAGE.search(line) or not isinstance(_ODD.decode(line), dict):
             return None
     except (ValueError, RecursionError):
         return None
@@ -174,10 +175,7 @@ class JsonReader(TextReader):
                     continue
                 row = _decode_odd(line)
             if row is None:
-                hint = _JSON_HINT
-                if line.lstrip()[:1] == "[":
-                    hint += " To convert an array: jq -c '.[]'."
-                self._reject("this is not a JSON object", hint, line, at)
+                self._reject(*self._explain(line), line, at)
                 continue
             keys = list(row)
             if keys != self._checked:  # most rows repeat the keys of the last
@@ -187,6 +185,13 @@ class JsonReader(TextReader):
             lines.append(at)
             found.append(row)
         return lines, found
+
+    def _explain(self, line: str) -> tuple[str, str]:
+        """Return the cause and hint for a line that cannot be read."""
+        if DAMAGE.search(line):
+            return self._encoding_fault
+        more = " To convert an array: jq -c '.[]'." if line.lstrip()[:1] == "[" else ""
+        return "this is not a JSON object", _JSON_HINT + more
 
     def parse(self, records: list[str]) -> list[list[str]]:
         """List the values of all columns; see :meth:`TextRows.texts`."""

@@ -216,7 +216,7 @@ def read_slowly(
 ) -> tuple[list[Row], list[tuple[int, str]]]:
     """Read the rows after *done*, and the bad rows, in small pieces and steps."""
     bad: list[tuple[int, str]] = []
-    stream = Slow(data.encode())
+    stream = Slow(data.encode("utf-8", "surrogateescape"))
     stream.size = size
     options = FileFormatOptions(comment="#")
     reader = CsvReader(
@@ -249,10 +249,11 @@ def read_simply(data: str) -> tuple[list[Row], list[tuple[int, str]]]:
         except csv.Error:
             row, span = ["bad"], 1
         record = "".join(lines[used : used + span])
-        if len(row) == 2:
+        shown = record.replace("\udcff", "\N{REPLACEMENT CHARACTER}")
+        if len(row) == 2 and shown == record:
             rows.append((row, record))
         elif row:
-            bad.append((used + 1, record))
+            bad.append((used + 1, shown))
         used += span
     return rows, bad
 
@@ -260,7 +261,20 @@ def read_simply(data: str) -> tuple[list[Row], list[tuple[int, str]]]:
 @given(
     text=st.lists(
         st.sampled_from(
-            ["1,2\n", '"', '""', ",", "x", "\n", "#", '1,"x\n', 'y",z,"w\n', '1,""\n']
+            [
+                "1,2\n",
+                '"',
+                '""',
+                ",",
+                "x",
+                "\n",
+                "#",
+                "é",
+                "\udcff",
+                '1,"x\n',
+                'y",z,"w\n',
+                '1,""\n',
+            ]
         ),
         max_size=14,
     ).map("".join),
@@ -272,6 +286,7 @@ def read_simply(data: str) -> tuple[list[Row], list[tuple[int, str]]]:
 def test_what_is_not_csv(text: str, size: int, step: int, data: Any) -> None:
     """Of a row that is not CSV only the first line is bad, wherever a piece ends.
 
+    A row with bytes that are not text is bad, too.
     A reader that skips some of the rows finds the same rest.
     """
     text = f"a,b\n{text}"

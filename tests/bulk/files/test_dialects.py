@@ -435,8 +435,9 @@ def test_the_precheck_stops_at_its_limit(tmp_path: Path) -> None:
 
 def test_bad_rows_are_collected(tmp_path: Path) -> None:
     """With somebody who collects them they are no fault, and the others are read."""
-    data = b'id,email\n1,a\n2\n3,"b\nb"\n4,"x"y\n\n5,c\n'
-    opens = openers(tmp_path, {"a.csv": data, "b.jsonl": b'[]\n{"email":"d"}\nx'})
+    data = b'id,email\n1,a\n2\n3,"b\nb"\n4,"x"y\n\n5,c\n6,Zo\xeb\n'
+    more = b'[]\n{"email":"d"}\nx\n{"email":"\xc3"}\n'
+    opens = openers(tmp_path, {"a.csv": data, "b.jsonl": more})
     bad: list[BadRow] = []
 
     read_check(opens, bad.append)
@@ -444,9 +445,14 @@ def test_bad_rows_are_collected(tmp_path: Path) -> None:
     assert [(one.line, one.text) for one in bad] == [
         (3, "2\n"),
         (6, '4,"x"y\n'),
+        (9, "6,Zo\N{REPLACEMENT CHARACTER}\n"),
         (1, "[]\n"),
-        (3, "x"),
+        (3, "x\n"),
+        (4, '{"email":"\N{REPLACEMENT CHARACTER}"}\n'),
     ]
+    assert [one.cause for one in bad if "\ufffd" in one.text] == [
+        "this is not UTF-8"
+    ] * 2
     assert "secret" not in repr(bad)
 
 
