@@ -400,6 +400,7 @@ class ArrowOutput:
         header = [] if reader is None else reader.header
         if reader is not None:
             refuse_repeated(header, name=reader.name)
+            reader.convert_to("utf-8")
         return arrow.schema([arrow.field(one, arrow.string()) for one in header])
 
     def format(

@@ -17,20 +17,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk, IdentityColumn
-from uid2_async.bulk.files import TableWriter
+from uid2_async.bulk.files import TableWriter, check_output
 from uid2_async.bulk.outcomes import Endpoint, Outcome
 from uid2_async.bulk.paths import (
     Content,
+    FileFormatOptions,
     FilePair,
     Location,
     check_roles,
     check_targets,
+    path_of,
     state_paths,
 )
 from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import Change, IdentityKey, StateRow
 from uid2_async.bulk.stores import locate
+from uid2_async.errors import InputError
 from uid2_async.models import IdentityType
 from uid2_async.protocol import base64
 
@@ -166,6 +169,18 @@ def _changed(
         for (row, outcome), identity in zip(found, identities, strict=True):
             assert identity is not None  # noqa: S101 - the state has a row for it
             yield row, IdentityType(kind.subject), identity, outcome
+
+
+def check_delta(target: str, keys: Sequence[str] = ()) -> None:
+    """Reject a delta that could not be written, before anything is sent. Blocks."""
+    taken = [key for key in keys if key.upper() in DELTA_COLUMNS]
+    if taken:
+        raise InputError(
+            f"The delta has a column '{taken[0].upper()}' of its own.",
+            hint="Rename the key in the input.",
+        )
+    options = FileFormatOptions().for_file(path_of(locate(target)))
+    check_output(None, options, dict.fromkeys((*DELTA_COLUMNS, *keys), Content.TEXT))
 
 
 def check_export(

@@ -88,6 +88,18 @@ def open_output(
     return kind(reader, options, part, **how)
 
 
+def check_output(
+    reader: Reader | None, options: FileFormatOptions, added: Mapping[str, Content]
+) -> None:
+    """Reject an output that could not be written, before anything is sent. Blocks.
+
+    From then on, the *reader* rejects the rows that could not be converted.
+    """
+    # As if it already had its final name, so that nothing is opened.
+    part = None if options.format is None or options.format.is_text else Path()
+    open_output(reader, options, part, added=added, saved=0).close()
+
+
 class TableWriter:
     """Writes a table of our own, such as a delta or export, in the format of its name.
 
