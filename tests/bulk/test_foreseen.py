@@ -19,7 +19,8 @@ import pytest
 from pyarrow import ipc
 
 from day_operator import Day
-from uid2_async import MapOptions, RefreshOptions, errors, map_file, refresh_state
+from uid2_async import MapOptions, errors, map_file, refresh_state
+from uid2_async.bulk import RefreshOptions
 from uid2_async.bulk.options import JobSummary
 
 ROWS = 2_000

@@ -25,7 +25,7 @@ from uid2_async.bulk.paths import (
     temp_sibling,
 )
 from uid2_async.bulk.private_files import DISK, Disk, attempt
-from uid2_async.bulk.text import OnBadRow, TextOutput, TextRows, open_stdio
+from uid2_async.bulk.text import OnBadRow, TextOutput, TextReader, TextRows, open_stdio
 
 if TYPE_CHECKING:
     from uid2_async.bulk.arrow import ArrowOutput, ArrowReader, ArrowRows
@@ -97,7 +97,10 @@ def check_output(
     """
     # As if it already had its final name, so that nothing is opened.
     part = None if options.format is None or options.format.is_text else Path()
-    open_output(reader, options, part, added=added, saved=0).close()
+    output = open_output(reader, options, part, added=added, saved=0)
+    rows = None if isinstance(reader, TextReader | None) else reader.no_rows()
+    if rows is not None:
+        output.format(rows, dict.fromkeys(added, ()))
 
 
 class TableWriter:
