@@ -71,13 +71,13 @@ def refuse_repeated(header: Sequence[str], *, name: str) -> None:
         )
 
 
-def refuse_unencodable(header: Iterable[str], encoding: str, *, name: str = "") -> None:
+def refuse_unencodable(header: Iterable[str], encoding: str, *, name: str) -> None:
     """Reject names that cannot be written in the *encoding* of the output."""
     lost = [one for one in header if not is_encodable(one, encoding)]
     if lost:
         raise InputError(
-            f"{name or 'The output'}: the name of the column {_quoted(lost)} cannot be "
-            f"written in {encoding}.",
+            f"{name}: the name of the column {_quoted(lost)} cannot be written in "
+            f"{encoding}.",
             hint='Rename it, or use `encoding="utf-8"`.',
         )
 

@@ -455,8 +455,7 @@ class TextOutput(ABC):
             self._encoding = reader.encoding
         self.keeps_text: bool = self._set_format(reader, options)
         prefix = self._choose_prefix(reader)
-        self._names = [] if reader is None or self.keeps_text else list(reader.header)
-        self._check_names(reader)
+        self._names = self._converted_names(reader)
         self._part = part
         self._disk = disk
         self._size = int(saved or 0)
@@ -486,12 +485,15 @@ class TextOutput(ABC):
             self._encoding, prefix = f"{self._encoding}-le", MARK
         return prefix
 
-    def _check_names(self, reader: Reader | None) -> None:
-        """Reject what cannot be written, before any row is read."""
-        if isinstance(reader, TextReader) and not self.keeps_text:
+    def _converted_names(self, reader: Reader | None) -> Sequence[str]:
+        """Return the names of converted columns; reject those that are lost."""
+        if reader is None or self.keeps_text:
+            return []
+        if isinstance(reader, TextReader):
             reader.convert_to(self._encoding)
-        name = "" if reader is None else reader.name
-        refuse_unencodable([*self._names, *self.added], self._encoding, name=name)
+        else:
+            refuse_unencodable(reader.header, self._encoding, name=reader.name)
+        return reader.header
 
     def _encode(self, text: str, cells: Sequence[Sequence[str]] = ()) -> bytes:
         """Encode the text of *cells* without keeping it in errors."""
