@@ -313,6 +313,19 @@ class ArrowReader:
             self._loaded = None
         return ArrowRows(part, self._wanted, self.options.null)
 
+    def no_rows(self) -> ArrowRows | None:
+        """Return zero rows, which show whether the types can be converted.
+
+        None if Arrow cannot make them: it has no empty arrays of unions.
+        """
+        try:
+            columns = self.schema.empty_table().combine_chunks().columns
+        except load_arrow().ArrowNotImplementedError:
+            return None
+        arrays = [column.chunk(0) for column in columns]
+        batch = load_arrow().RecordBatch.from_arrays(arrays, schema=self.schema)
+        return ArrowRows(batch, self._wanted, self.options.null)
+
     def _read(self, call: Callable[[], T]) -> T:
         """Wrap a call that reads, since Arrow's error texts might show data."""
         try:
@@ -404,6 +417,7 @@ class ArrowOutput:
         header = [] if reader is None else reader.header
         if reader is not None:
             refuse_repeated(header, name=reader.name)
+            reader.convert_to("utf-8")
         return arrow.schema([arrow.field(one, arrow.string()) for one in header])
 
     def format(

@@ -20,11 +20,12 @@ import msgspec
 
 from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk, IdentityColumn
-from uid2_async.bulk.files import TableWriter
+from uid2_async.bulk.files import TableWriter, check_output
 from uid2_async.bulk.options import DELTA_COLUMNS, MapOptions
 from uid2_async.bulk.outcomes import Endpoint, MapFailure, OptOutRule, Outcome
 from uid2_async.bulk.paths import (
     Content,
+    FileFormatOptions,
     FilePair,
     InputIdentity,
     Location,
@@ -32,6 +33,7 @@ from uid2_async.bulk.paths import (
     check_roles,
     check_targets,
     identify,
+    path_of,
     state_paths,
 )
 from uid2_async.bulk.private_files import DISK, Disk
@@ -254,6 +256,12 @@ def _by_kind(cells: Iterable[_Cell]) -> dict[IdentityType, list[bytes]]:
     for _, kind, identity in cells:
         found[kind].append(identity)
     return found
+
+
+def check_delta(target: str, keys: Sequence[str] = ()) -> None:
+    """Reject a delta that could not be written, before anything is sent. Blocks."""
+    options = FileFormatOptions().for_file(path_of(locate(target)))
+    check_output(None, options, dict.fromkeys((*DELTA_COLUMNS, *keys), Content.TEXT))
 
 
 def check_export(

@@ -27,7 +27,7 @@ from uid2_async.bulk.batches import Chunk, Source
 from uid2_async.bulk.columns import IdentifierColumns, RowFormatter
 from uid2_async.bulk.csv_files import CsvReader
 from uid2_async.bulk.dispatch import Dispatcher
-from uid2_async.bulk.files import Reader, Rows, TableWriter, open_reader
+from uid2_async.bulk.files import Reader, Rows, TableWriter, check_output, open_reader
 from uid2_async.bulk.json_lines import JsonReader
 from uid2_async.bulk.options import (
     FileProgress,
@@ -247,7 +247,7 @@ class FileJob(Job):
     def open(
         self, file: InputFile, on_bad_row: OnBadRow = None, *, resume: bool = False
     ) -> tuple[Reader, IdentifierColumns]:
-        """Open an input and find its columns. Blocks.
+        """Open an input, find its columns, and check its output. Blocks.
 
         To *resume*, skip the rows that are already in its output.
         """
@@ -263,6 +263,8 @@ class FileJob(Job):
         try:
             columns = self.find(reader.header, name=reader.name)
             reader.select(columns.wanted, self.keys, self.formatter.contents)
+            if self.table is None:
+                check_output(reader, file.writing, self.formatter.contents)
             if resume and file.saved is not None and file.saved.rows:
                 reader.skip(file.saved.rows)
         except BaseException:

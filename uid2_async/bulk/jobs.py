@@ -27,6 +27,7 @@ from uid2_async._portal import run_in_thread
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.columns import OutcomeColumns, StatusColumns, find_identifiers
 from uid2_async.bulk.database import Query, Table
+from uid2_async.bulk.exports import check_delta
 from uid2_async.bulk.job import (
     BadRows,
     FileJob,
@@ -233,13 +234,15 @@ def _map_job(
     )
 
 
-def _check_delta(options: MapOptions, state: object, delta: object) -> None:
-    """Reject a delta without a state, and an audience or keys without a delta."""
+def _check_delta(options: MapOptions, state: object, delta: str | None) -> None:
+    """Reject a delta that could not be written, and what needs one without it."""
     if delta is not None and state is None:
         raise ConfigError(
             "A delta lists the changes of a state.",
             hint="Name a state as well (`state`).",
         )
+    if delta is not None:
+        check_delta(delta, options.keys)
     if options.full and delta is None:
         raise ConfigError(
             "People missing from a full input are listed in the delta.",
@@ -406,7 +409,8 @@ def _check_inputs(job: FileJob) -> bool:
 
     Resumed jobs have done it before, unless they collect the bad rows of all inputs
     again. Jobs with a state read everything first. Otherwise, only the headers are
-    read, so that a missing column of the last input is found.
+    read, so that a missing column of the last input, or one that its output could not
+    have, is found.
 
     Returns:
         Whether all inputs were read.
@@ -420,7 +424,7 @@ def _check_inputs(job: FileJob) -> bool:
     whole = job.options.precheck
     if job.folder is not None and job.folder.checkpoints:
         whole = job.bad_rows is not None
-    if job.state is not None or job.folder is None or not whole:
+    if job.state is not None or not whole:
         try:
             for open_file in opens:
                 open_file()[0].close()

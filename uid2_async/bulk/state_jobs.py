@@ -37,7 +37,7 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outcomes
 from uid2_async.bulk.columns import OutcomeColumns, RowStatus, status_of_uid
 from uid2_async.bulk.dispatch import Dispatcher
-from uid2_async.bulk.exports import DeltaWriter, check_export, is_delta
+from uid2_async.bulk.exports import DeltaWriter, check_delta, check_export, is_delta
 from uid2_async.bulk.job import (
     FileJob,
     FileSource,
@@ -207,6 +207,8 @@ async def _run_without_files(job: Job, kind: str, ask: _Ask) -> JobSummary:
             f"There is no state {printable(str(job.state.path))}.",
             hint="Check the path.",
         )
+    if job.delta is not None:
+        await run_in_thread(partial(check_delta, job.delta))
     async with open_state(job.state) as state:
         terms = attrs.asdict(job.options, filter=lambda option, _: not option.metadata)
         name = sha256(repr((kind, terms, job.delta)).encode()).hexdigest()
