@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, aclosing, closing
 from functools import partial
-from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -53,9 +52,11 @@ from uid2_async.bulk.paths import (
     Remote,
     check_targets,
     identify,
+    short_name,
     state_paths,
+    temp_sibling,
 )
-from uid2_async.bulk.private_files import SYSTEM, System
+from uid2_async.bulk.private_files import SYSTEM, System, make_private_folder
 from uid2_async.bulk.resume import (
     Checkpoint,
     JobFolder,
@@ -364,17 +365,16 @@ def _open_folder(job: FileJob, path: Path | None, stack: ExitStack) -> None:
         stack.push(job.folder)
         job.parts = job.folder.path
         return
-    target = job.pairs[0].target
-    sibling = target if isinstance(target, Path) else None
-    if sibling is None and job.state is not None:
-        sibling = job.state.path
-    if job.table is not None or (sibling is None and not job.remotes):
-        return
-    where: dict[str, Any] = {"prefix": "uid2-"}
-    if sibling is not None:
-        where = {"prefix": f".{sibling.name[:40]}.", "dir": sibling.parent}
-    folder = tempfile.TemporaryDirectory(**where, ignore_cleanup_errors=True)
-    job.parts = Path(stack.enter_context(folder))
+    target, state = job.pairs[0].target, job.state
+    if isinstance(target, Path):
+        job.parts = stack.enter_context(temp_sibling(target, disk=job.system.disk))
+        make_private_folder(job.parts, disk=job.system.disk)
+    elif job.table is None and (state is not None or job.remotes):
+        where: dict[str, Any] = {"prefix": "uid2-"}
+        if state is not None:
+            where = {"prefix": f".{state.path.name[:40]}.", "dir": state.path.parent}
+        folder = tempfile.TemporaryDirectory(**where, ignore_cleanup_errors=True)
+        job.parts = Path(stack.enter_context(folder))
 
 
 def _job_folder(job: FileJob) -> Path | None:
@@ -391,9 +391,8 @@ def _job_folder(job: FileJob) -> Path | None:
     if not is_remote and not is_url(job.target):
         return job_folder_for(job.target)
     parent = Path() if job.state is None else job.state.path.parent
-    digest = sha256(job.target.encode()).hexdigest()[:8]
-    name = PurePosixPath(job.target).name[:40]
-    return job_folder_for(parent / f"{name}-{digest}")
+    name = short_name(PurePosixPath(job.target).name, job.target)
+    return job_folder_for(parent / name)
 
 
 def _check_inputs(job: FileJob) -> bool:

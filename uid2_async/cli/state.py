@@ -21,7 +21,7 @@ import typer
 
 from uid2_async._private import printable
 from uid2_async.bulk.exports import check_export, export_history, export_state
-from uid2_async.bulk.paths import Location, write_atomically
+from uid2_async.bulk.paths import Location, temp_sibling, write_atomically
 from uid2_async.bulk.private_files import open_private
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import (
@@ -150,7 +150,8 @@ def _write_report(figures: StateStatistics, target: Location) -> None:
             file.write(write_page(figures))
 
     if isinstance(target, Path):
-        write_atomically(target, write)
+        with temp_sibling(target):
+            write_atomically(target, write)
         return
     with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
         write(whole := Path(folder) / "report.html")
