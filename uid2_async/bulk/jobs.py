@@ -324,11 +324,14 @@ def _open(job: FileJob) -> FileJob:
     path, bad_rows = _job_folder(job), None
     if options.bad_rows is not None and job.table is None:
         bad_rows = local_path(options.bad_rows, "bad_rows")
-    delta = None if job.delta is None else locate(job.delta)
     unfinished = path is not None and JobFolder.is_unfinished(path)
     check_targets(
-        job.pairs,
-        others={"delta": delta, "bad_rows": bad_rows},
+        # Rows in memory are not written to stdout.
+        [] if job.table is not None else job.pairs,
+        others={
+            "delta": [] if job.delta is None else [locate(job.delta)],
+            "bad_rows": [] if bad_rows is None else [bad_rows],
+        },
         roles={"state": [] if job.state is None else state_paths(job.state.path)},
         folders={"job_dir": path},
         force=options.force,

@@ -468,18 +468,21 @@ def state_paths(path: Path) -> list[Path]:
 
 
 def check_roles(
-    roles: Mapping[str, Location | Iterable[Location] | None],
+    roles: Mapping[str, Location | Iterable[Location | None]],
     *,
     folders: Mapping[str, Path | None] | None = None,
 ) -> None:
-    """Reject a path with two roles in one job, also inside one of its *folders*."""
+    """Reject a path with two roles in one job, also inside one of its *folders*.
+
+    None is stdout, or stdin in the role IN.
+    """
     owners: dict[object, str] = {}
     inside = {resolve(path): name for name, path in (folders or {}).items() if path}
     for role, given in roles.items():
-        paths = [given] if isinstance(given, Path | Remote) else list(given or ())
+        paths = [given] if isinstance(given, Path | Remote) else list(given)
         names = set()
         for path in paths:
-            keys = _identity_keys(path)
+            keys = _identity_keys(path, role)
             names.add(keys[0])
             taken = [owners.setdefault(key, role) for key in keys]
             parents = Path(keys[0]).parents if isinstance(path, Path) else ()
@@ -488,7 +491,7 @@ def check_roles(
                 if owner != role:
                     raise InputError(
                         f"{owner} and {role} are the same file or folder: "
-                        f"{printable(str(path))}.",
+                        f"{printable(str(path or keys[0]))}.",
                         hint="Give each a name of its own.",
                     )
         if role != "IN" and len(names) < len(paths):
@@ -498,11 +501,13 @@ def check_roles(
             )
 
 
-def _identity_keys(path: Location) -> list[Any]:
+def _identity_keys(path: Location | None, role: str) -> list[Any]:
     """List what identifies a file: its name in its folder, its link target, its inode.
 
     Links are resolved in the folder, but not in the name.
     """
+    if path is None:
+        return ["stdin" if role == "IN" else "stdout"]  # the names of a Pipe
     if isinstance(path, Remote):
         return [path.name]
     target = resolve(path)
@@ -518,7 +523,7 @@ def _identity_keys(path: Location) -> list[Any]:
 def check_targets(
     pairs: Sequence[FilePair],
     *,
-    others: Mapping[str, Location | None] | None = None,
+    others: Mapping[str, Iterable[Location | None]] | None = None,
     roles: Mapping[str, Iterable[Path]] | None = None,
     folders: Mapping[str, Path | None] | None = None,
     force: bool,
@@ -533,13 +538,10 @@ def check_targets(
     for pair in pairs:
         if isinstance(pair.source, Path):
             _check_source(pair.source)
-    sources = [pair.source for pair in pairs if pair.source is not None]
-    targets = [pair.target for pair in pairs if pair.target is not None]
-    check_roles(
-        {"IN": sources, "OUT": targets, **(roles or {}), **(others or {})},
-        folders=folders,
-    )
-    more = [FilePair(None, one) for one in (others or {}).values()]
+    others = others or {}
+    ends = {"IN": [one.source for one in pairs], "OUT": [one.target for one in pairs]}
+    check_roles({**ends, **(roles or {}), **others}, folders=folders)
+    more = [FilePair(None, one) for given in others.values() for one in given]
     for pair in (*pairs, *more):
         if isinstance(pair.target, Remote):
             pair.target.check_target(may_exist=force or unfinished)

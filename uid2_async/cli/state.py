@@ -128,7 +128,8 @@ def report(
     state: StateArgument,
     *,
     html: Annotated[
-        str, typer.Option("--html", metavar="FILE", help="The page to write.")
+        str,
+        typer.Option("--html", metavar="FILE", help="The page to write; - is stdout."),
     ],
     force: ForceOption = False,
 ) -> None:
@@ -137,18 +138,22 @@ def report(
     It contains only counts, and needs no other file.
     """
     found = _find(state)
-    target = check_export(found, html, role="--html", force=force) or Path(html)
+    target = check_export(found, html, role="--html", force=force)
     _write_report(_run(found, MappingState.statistics), target)
-    print_message("info", f"The report is in {target}.")
+    if target is not None:
+        print_message("info", f"The report is in {target}.")
 
 
-def _write_report(figures: StateStatistics, target: Location) -> None:
+def _write_report(figures: StateStatistics, target: Location | None) -> None:
     """Write the page whole or not at all."""
 
     def write(path: Path) -> None:
         with os.fdopen(open_private(path), "w", encoding="utf-8") as file:
             file.write(write_page(figures))
 
+    if target is None:
+        sys.stdout.write(write_page(figures))
+        return
     if isinstance(target, Path):
         with temp_sibling(target):
             write_atomically(target, write)
