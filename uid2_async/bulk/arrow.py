@@ -488,8 +488,9 @@ class ArrowOutput:
             self.sync()
             parts = list(map(self._name, range(self._parts)))
             if not (self._resumed and is_moved(parts, target)):
-                how = {"part": self._part, "disk": self._disk}
-                writing(partial(write_atomically, target, self._merge, **how))
+                part, disk = self._part, self._disk
+                merge = partial(write_atomically, part=part, disk=disk)
+                writing(partial(merge, target, self._merge))
             for part in parts:
                 part.unlink(missing_ok=True)
             return
