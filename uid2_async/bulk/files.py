@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from hashlib import sha256
 from io import BufferedReader
 from pathlib import Path
@@ -26,7 +26,7 @@ from uid2_async.bulk.paths import (
     known_suffix,
     temp_sibling,
 )
-from uid2_async.bulk.private_files import DISK, Disk, attempt, replace
+from uid2_async.bulk.private_files import DISK, Disk, replace
 from uid2_async.bulk.text import OnBadRow, TextOutput, TextReader, TextRows, open_stdio
 
 if TYPE_CHECKING:
@@ -126,25 +126,24 @@ class TableWriter:
             digest = sha256(path.name.encode()).hexdigest()[:16]
             name = f".uid2-upload-{digest}{known_suffix(path.path)}"
             path = (folder or Path()) / name
-            # One may be left by a killed run.
-            attempt("", path.unlink, missing_ok=True)
-        options = FileFormatOptions(spreadsheet_safe=spreadsheet_safe).for_file(path)
         self._path = path
-        self._part = None if path is None else attempt("", temp_sibling, path)
         self._disk = disk
         self._whole: Path | None = None
-        if path is not None and self._part is not None:
-            suffix = ".gz" if is_gzipped(path) else ".new"
-            self._whole = self._part.with_name(f"{self._part.name}{suffix}")
         self._is_complete = False
         self.rows: int = 0
-        try:
+        options = FileFormatOptions(spreadsheet_safe=spreadsheet_safe).for_file(path)
+        part = None
+        with ExitStack() as resources:
+            if path is not None:
+                part = resources.enter_context(temp_sibling(path, disk=disk))
+                suffix = ".gz" if is_gzipped(path) else ".new"
+                self._whole = part.with_name(f"{part.name}{suffix}")
+                resources.callback(self._whole.unlink, missing_ok=True)
             self._output = open_output(
-                None, options, self._part, added=columns, resumable=False, disk=disk
+                None, options, part, added=columns, resumable=False, disk=disk
             )
-        except BaseException:
-            self._remove()
-            raise
+            resources.callback(self._output.close)
+            self._resources: ExitStack = resources.pop_all()
 
     def write(self, columns: Columns) -> None:
         """Write some rows, given as columns of equal length. Blocks."""
@@ -170,13 +169,5 @@ class TableWriter:
             self.close()
 
     def close(self) -> None:
-        """Close the file; remove it if it is not finished."""
-        self._output.close()
-        self._remove()
-
-    def _remove(self) -> None:
-        """Remove the unfinished file, and what was uploaded."""
-        for left in (self._part, self._whole):
-            if left is not None:
-                with contextlib.suppress(OSError):
-                    left.unlink(missing_ok=True)
+        """Close the file; remove it if it is not finished, or was uploaded."""
+        self._resources.close()
