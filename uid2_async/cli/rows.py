@@ -196,12 +196,12 @@ class RowJob:
             )
             identity = None if file is None else identify(file)
             check_output(reader, writing, self.added)
-            work = prepare()
-            part = None if target is None else temp_sibling(target)
             with ExitStack() as stack:
                 stack.enter_context(_exit_on_sigterm())
-                if part is not None:
-                    stack.callback(part.unlink, missing_ok=True)
+                part = None
+                if target is not None:
+                    part = stack.enter_context(temp_sibling(target))
+                work = prepare()
                 output = stack.enter_context(
                     closing(
                         open_output(
