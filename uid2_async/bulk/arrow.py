@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
@@ -261,6 +262,14 @@ def _fits(batch: Any, schema: Any) -> bool:
     return True
 
 
+def _count_rows(file: Any) -> int:
+    if hasattr(file, "count_rows"):
+        return int(file.count_rows())
+    # Before pyarrow 25, only by reading them.
+    batches = map(file.get_batch, range(file.num_record_batches))
+    return sum(batch.num_rows for batch in batches)
+
+
 def _has_nested_dictionary(field: Any) -> bool:
     kind = field.type
     return bool(load_arrow().types.is_nested(kind) and "dictionary<" in str(kind))
@@ -295,7 +304,7 @@ class ArrowReader:
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
             return parquet, schema, list(schema.names), int(rows)
         file = load_arrow("pyarrow.ipc").open_file(self._stream)
-        return file, file.schema, list(file.schema.names), int(file.count_rows())
+        return file, file.schema, list(file.schema.names), _count_rows(file)
 
     def _open_parquet(self) -> Any:
         """Open a Parquet file in the unit of its INT96 timestamps."""
@@ -640,8 +649,11 @@ def _parquet_options(
     is_arrow = isinstance(reader, ArrowReader)
     is_parquet = is_arrow and reader.options.format is Format.PARQUET
     before = _leaves(reader.file) if is_parquet else []
-    if any("Time(isAdjustedToUTC=true" in str(leaf.logical_type) for leaf in before):
-        options["write_time_adjusted_to_utc"] = True
+    option = "write_time_adjusted_to_utc"  # always, before pyarrow 23
+    writer = load_arrow("pyarrow.parquet").ParquetWriter
+    if option in signature(writer).parameters and is_parquet:
+        zones = [str(leaf.logical_type) for leaf in before]
+        options[option] = any("Time(isAdjustedToUTC=true" in one for one in zones)
     after = _written_leaves(reader, schema, options)
     _refuse_types(reader, _lost_types(before, after))
     # Raw UIDs hardly repeat, so a dictionary of them would be discarded.
