@@ -101,10 +101,9 @@ class ArrowRows:
     def values(self, column: int | str) -> list[str]:
         """List the values of an identifier column or a key; see TextRows."""
         missing = (None, self._null)
-        return [
-            "" if one in missing else str(one)
-            for one in self.batch.column(self._wanted[column]).to_pylist()
-        ]
+        array = self.batch.column(self._wanted[column])
+        texts = writing(partial(_texts, array), str(column))
+        return ["" if one in missing else one for one in texts]
 
     def texts(self) -> list[list[str | None]]:
         """List the values of all columns as text, for CSV.
@@ -649,7 +648,7 @@ def _parquet_options(
     is_arrow = isinstance(reader, ArrowReader)
     is_parquet = is_arrow and reader.options.format is Format.PARQUET
     before = _leaves(reader.file) if is_parquet else []
-    option = "write_time_adjusted_to_utc"  # always, before pyarrow 23
+    option = "write_time_adjusted_to_utc"  # since pyarrow 23
     writer = load_arrow("pyarrow.parquet").ParquetWriter
     if option in signature(writer).parameters and is_parquet:
         zones = [str(leaf.logical_type) for leaf in before]

@@ -383,6 +383,27 @@ def test_values_that_are_no_text(tmp_path: Path) -> None:
             convert(tmp_path / "in.arrow", tmp_path / "out.csv")
 
 
+def test_keys(tmp_path: Path) -> None:
+    """A key of any type has the text that a CSV output would have."""
+    columns = {
+        "ns": (TIMES, INSTANT),
+        "bytes": (pa.array([b"ab"]), "YWI="),
+        "bool": (pa.array([True]), "true"),
+        "float": (pa.array([0.1], pa.float32()), "0.1"),
+        "list": (in_list(TIMES).slice(0, 1), f'["{INSTANT}"]'),
+        "null": (pa.nulls(1), ""),
+    }
+    data = {name: array for name, (array, _) in columns.items()}
+    store(pa.table(data), tmp_path / "in.parquet")
+
+    with closing(open_reader(tmp_path / "in.parquet", FileFormatOptions())) as reader:
+        reader.select([], list(columns))
+        (rows,) = read_all(reader)
+
+    found = {name: rows.values(name) for name in columns}
+    assert found == {name: [text] for name, (_, text) in columns.items()}
+
+
 def test_half_floats(tmp_path: Path) -> None:
     """NaN and infinity of each float type are text in CSV, and null in JSON."""
     values = pa.array([0.5, float("nan"), float("-inf"), None])
