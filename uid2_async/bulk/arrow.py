@@ -416,7 +416,7 @@ class ArrowReader:
         what = str(self.options.format).capitalize()
         raise InputError(
             f"{self.name} cannot be read as {what}.",
-            hint=f"Check that it is complete, and that it is {what}.",
+            hint=f"Check that it is complete {what}, and that pyarrow supports it.",
         )
 
     def close(self) -> None:
