@@ -88,20 +88,25 @@ def test_csv(tmp_path: Path, data: bytes, expected: bytes) -> None:
             '{"n": 1.10, "T":"g\\u00fc","UID":"GÜ","SITE_ID":7,"STATUS":null}\r\n',
         ),
         (
-            '{"T":"g"}\n\n{"a":"}"}\n{"T":null}\n{"T":3}',
+            '{"T":"g"}\n\n{"a":"}"}\n{"T":null}',
             (
                 '{"T":"g","UID":"G","SITE_ID":7,"STATUS":null}\n'
                 '{"a":"}","UID":null,"SITE_ID":null,"STATUS":"BAD"}\n'
                 '{"T":null,"UID":null,"SITE_ID":null,"STATUS":"BAD"}\n'
-                '{"T":3,"UID":null,"SITE_ID":null,"STATUS":"BAD"}\n'
             ),
         ),
         ("", ""),
     ],
 )
 def test_jsonl(tmp_path: Path, data: str, expected: str) -> None:
-    """Lines stay to the last digit; what is missing or no text is a failed row."""
+    """Lines stay to the last digit; what is missing is a failed row."""
     assert rewrite_bytes(tmp_path, data.encode(), "jsonl").decode() == expected
+
+
+def test_what_is_not_a_string(tmp_path: Path) -> None:
+    """A number in JSON lines is an error, as a column of numbers in Parquet is."""
+    with pytest.raises(InputError, match="line 2: an identifier is not a string"):
+        rewrite_bytes(tmp_path, b'{"T":"g"}\n{"T":3}\n', "jsonl")
 
 
 def test_parquet(tmp_path: Path) -> None:
