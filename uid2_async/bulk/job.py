@@ -262,11 +262,11 @@ class FileJob(Job):
                 file.source, file.reading, name=name, on_bad_row=on_bad_row
             )
         try:
-            columns = self.find(reader.header, name=reader.name)
-            reader.select(columns.wanted, self.keys, self.formatter.contents)
             target, schema = file.named.target, getattr(reader, "schema", None)
             if isinstance(target, Table) and schema is not None:
                 target.stored_schema(schema)
+            columns = self.find(reader.header, name=reader.name)
+            reader.select(columns.wanted, self.keys, self.formatter.contents)
             if resume and file.saved is not None and file.saved.rows:
                 reader.skip(file.saved.rows)
         except BaseException:
