@@ -16,7 +16,7 @@ import typer
 
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.cli.rows import CHUNK_ROWS, Columns, RowFiles, RowJob, Work
-from uid2_async.errors import InputError
+from uid2_async.errors import InputError, JobError
 
 ADDED = {"UID": Content.TEXT, "SITE_ID": Content.INTEGER, "STATUS": Content.TEXT}
 TOKEN = "A4AAAAPp_KS48A9sW4JGYBxyzj24ivCw7qdoi-y5P3RTyFzN1URWH_AgcP8QnXoZLEt69glhotVh"
@@ -193,6 +193,26 @@ def test_nothing_is_prepared_for_what_is_refused(tmp_path: Path) -> None:
 
     rewrite(source, target, force=True)
     assert target.read_text() == "T,UID,SITE_ID,STATUS\ng,G,7,\n"
+
+
+def test_two_commands_at_once(tmp_path: Path) -> None:
+    """On one output, the second is refused; on two like names, each has its rows."""
+    source, other = tmp_path / "in.csv", tmp_path / "other.csv"
+    source.write_text("T\ngood\n")
+    other.write_text("T\ngreat\n")
+    first, second = (tmp_path / f"{'x' * 40}{at}.csv" for at in "12")
+
+    def meanwhile() -> Work:
+        with pytest.raises(JobError, match=r"1\.csv is being written by process"):
+            rewrite(other, first, pytest.fail)
+        rewrite(other, second)
+        return work
+
+    rewrite(source, first, meanwhile)
+
+    assert first.read_text().endswith("\ngood,GOOD,7,\n")
+    assert second.read_text().endswith("\ngreat,GREAT,7,\n")
+    assert set(tmp_path.iterdir()) == {source, other, first, second}
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:

@@ -210,6 +210,12 @@ def check_location(
     path: Path, mounts: Iterable[tuple[str, str]], *, allow_shared: bool = False
 ) -> None:
     """Reject a location where a state is not safe."""
+    companions = (*_COMPANIONS[1:], ".lock")
+    if path.name.endswith(companions):
+        raise JobError(
+            f"{path} has the name of a file that belongs to another state.",
+            hint=f"Use a name that does not end in {', '.join(companions)}.",
+        )
     folder = path.parent.resolve()
     check_folder(folder, allow_shared)
     points = dict(mounts)

@@ -28,6 +28,7 @@ from uid2_async.bulk.columns import find_wanted
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
+    is_moved,
     move_file,
 )
 from uid2_async.bulk.private_files import (
@@ -494,6 +495,7 @@ class TextOutput(ABC):
         self._part = part
         self._disk = disk
         self._size = int(saved or 0)
+        self._resumed = saved is not None
         self._stream: Any = None
         self._descriptor: int | None = None
         if part is None:
@@ -600,7 +602,9 @@ class TextOutput(ABC):
     def finish(self, target: Path | None) -> None:
         """Rename the complete output to its final name. Blocks."""
         self.close()
-        if self._part is not None and target is not None:
+        if self._part is None or target is None:
+            return
+        if not (self._resumed and is_moved([self._part], target)):
             move_file(self._part, target, disk=self._disk)
 
     def close(self) -> None:
