@@ -190,9 +190,7 @@ class Records(Generic[T]):
     def _count(self, chunk: Chunk) -> list[Outcome]:
         """Count and return the outcomes of a chunk."""
         (outcomes,) = chunk.outcomes()
-        unmapped = [
-            one for one in outcomes if one.raw_uid is None or one.reason is not None
-        ]
+        unmapped = [one for one in outcomes if one.raw_uid is None]
         counts = self._counts
         counts["rows"] += len(outcomes)
         counts["mapped"] += len(outcomes) - len(unmapped)
