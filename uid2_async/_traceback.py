@@ -414,6 +414,11 @@ def _callers_part(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
+def keep_callers_frames(error: BaseException) -> BaseException:
+    """Remove the frames from *error* that are not the caller's code, and return it."""
+    return error.with_traceback(_callers_part(error.__traceback__))
+
+
 def _package_of(trace: TracebackType) -> str:
     name = trace.tb_frame.f_globals.get("__name__") or ""
     return str(name).partition(".")[0]

@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import math
+import threading
 from collections import deque
 from functools import partial
 from hashlib import sha256
@@ -22,7 +23,7 @@ import pytest
 
 from uid2_async import Email, UID2Client
 from uid2_async.bulk.estimate import estimate_file
-from uid2_async.bulk.jobs import map_file
+from uid2_async.bulk.jobs import check_file, map_file
 from uid2_async.bulk.options import (
     FileJobOptions,
     JobOptions,
@@ -30,6 +31,7 @@ from uid2_async.bulk.options import (
     StatusOptions,
 )
 from uid2_async.bulk.paths import Format
+from uid2_async.bulk.state_jobs import refresh_state, sweep_by_status
 from uid2_async.errors import AuthError, ConfigError, InputError, JobError
 from uid2_async.hooks import CallFinished, Event
 from uid2_async.operator import LocalOperator
@@ -68,6 +70,44 @@ def visible(folder: Path) -> list[str]:
 def left_over(folder: Path) -> list[str]:
     """List what is hidden in a folder."""
     return sorted(one.name for one in folder.iterdir() if one.name.startswith("."))
+
+
+# --- arguments ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"client": None}, {"stop": threading.Event()}, {"on_progress": 5}]
+)
+@pytest.mark.parametrize("job", [map_file, check_file, refresh_state, sweep_by_status])
+async def test_wrong_arguments_are_refused_before_anything_is_made(
+    tmp_path: Path, client: UID2Client, job: Any, wrong: dict[str, Any]
+) -> None:
+    """An event of threads would block the event loop."""
+    paths = [tmp_path / "in.csv", tmp_path / "out.csv"]
+    paths[0].write_text("UID,INPUT,INPUT_TYPE\nx,a@example.com,email\n")
+    if job in (refresh_state, sweep_by_status):
+        paths = [tmp_path / "people.db"]
+    before = visible(tmp_path)
+
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        await job(*paths, **{"client": client, **wrong})
+
+    assert visible(tmp_path) == before
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, StopAsyncIteration])
+async def test_a_progress_callback_cannot_end_a_job_silently(
+    tmp_path: Path, client: UID2Client, error: type[BaseException]
+) -> None:
+    """Its error would look like a cancellation or like the end of a loop."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("mail\na@example.com\n")
+
+    def fail(progress: object) -> None:
+        raise error
+
+    with pytest.raises(JobError, match=f"on_progress raised {error.__name__}"):
+        await map_file(source, target, client=client, options=MAIL, on_progress=fail)
 
 
 # --- formats --------------------------------------------------------------------------

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 
+from uid2_async._failures import CONTROL_FLOW
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.columns import PHONE, IdentifierColumns, find_identifiers
 from uid2_async.bulk.outcomes import OptOutRule, Progress
 from uid2_async.bulk.paths import FileFormatOptions
-from uid2_async.errors import ConfigError
+from uid2_async.client import UID2Client
+from uid2_async.errors import ConfigError, JobError
 from uid2_async.phones import check_country, load_countries
 from uid2_async.protocol.normalize import KINDS
 
@@ -40,6 +44,40 @@ class Api(StrEnum):
 
     V3 = "v3"
     V2 = "v2"
+
+
+P = TypeVar("P")
+
+
+def check_arguments(
+    client: object,
+    on_progress: Callable[[P], object] | None,
+    stop: asyncio.Event | None = None,
+) -> Callable[[P], object] | None:
+    """Check the arguments of a job that are not options, before it starts.
+
+    Returns:
+        *on_progress*, unable to end the caller silently.
+
+    Raises:
+        ConfigError: If one of them has the wrong type.
+    """
+    if not isinstance(client, UID2Client):
+        raise ConfigError("client must be a UID2Client.")
+    if stop is not None and not isinstance(stop, asyncio.Event):
+        raise ConfigError("stop must be an asyncio.Event.")
+    if on_progress is None:
+        return None
+    if not callable(on_progress) or inspect.iscoroutinefunction(on_progress):
+        raise ConfigError("on_progress must be a function that is not async.")
+
+    def report(progress: P) -> None:
+        try:
+            on_progress(progress)
+        except CONTROL_FLOW as error:
+            raise JobError(f"on_progress raised {type(error).__name__}.") from None
+
+    return report
 
 
 # For options that do not affect the output: they may change on resume.
