@@ -246,6 +246,32 @@ async def test_a_job_that_is_cancelled_while_it_opens(tmp_path: Path) -> None:
         assert (await map_file(source, target, client=client, options=options)).complete
 
 
+async def test_a_job_that_is_cancelled_while_its_folder_is_deleted(
+    tmp_path: Path, state: Path | None
+) -> None:
+    """It is complete and could not be resumed, so it returns its summary."""
+    source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
+    target, folder = tmp_path / "out.csv", tmp_path / ".out.csv.uid2-job"
+    deleting, go_on = threading.Event(), threading.Event()
+
+    def fsync(descriptor: int) -> None:
+        if target.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
+            deleting.set()
+            go_on.wait(60)
+        os.fsync(descriptor)
+
+    disk: Any = SimpleNamespace(disk=lambda: Disk(fsync=fsync))
+    task = asyncio.create_task(run(source, target, state=state, disk=disk))
+    assert await asyncio.to_thread(deleting.wait, 60)
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    summary = await task
+
+    assert summary.complete
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize("precheck", [True, False])
 async def test_bad_rows_of_a_resumed_job(tmp_path: Path, *, precheck: bool) -> None:
     """Those of outputs that are done already are not lost."""
