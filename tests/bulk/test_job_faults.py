@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
+import gc
 import os
 import threading
 from datetime import UTC, datetime
@@ -270,6 +272,40 @@ async def test_a_job_that_is_cancelled_while_its_folder_is_deleted(
 
     assert summary.complete
     assert not folder.exists()
+
+
+async def test_a_job_that_is_cancelled_often_while_it_saves(tmp_path: Path) -> None:
+    """The error of a save that nobody waits for any more is not logged."""
+    source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
+    saving, go_on, reported = threading.Event(), threading.Event(), []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    ended = asyncio.Event()
+
+    def save(descriptor: int, data: bytes) -> int:
+        if b"@example.com" not in data:
+            return os.write(descriptor, data)
+        saving.set()
+        go_on.wait(60)
+        loop.call_soon_threadsafe(ended.set)
+        raise OSError(errno.ENOSPC, "No space left")
+
+    disk: Any = SimpleNamespace(disk=lambda: Disk(write=save))
+    task = asyncio.create_task(run(source, tmp_path / "out.csv", disk=disk))
+    assert await asyncio.to_thread(saving.wait, 60)
+    for _ in range(6):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del task
+    go_on.set()
+    await ended.wait()
+    for _ in range(10):
+        await asyncio.sleep(0.01)
+    gc.collect()
+
+    assert not reported
 
 
 @pytest.mark.parametrize("precheck", [True, False])
