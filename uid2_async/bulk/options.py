@@ -19,7 +19,6 @@ from uid2_async._traceback import check_types, strip_tracebacks
 from uid2_async.bulk.columns import PHONE, IdentifierColumns, find_identifiers
 from uid2_async.bulk.outcomes import OptOutRule, Progress
 from uid2_async.bulk.paths import FileFormatOptions
-from uid2_async.client import UID2Client
 from uid2_async.errors import ConfigError, JobError
 from uid2_async.phones import check_country, load_countries
 from uid2_async.protocol.normalize import KINDS
@@ -57,6 +56,8 @@ def check_arguments(
     Raises:
         ConfigError: If one of them has the wrong type.
     """
+    from uid2_async.client import UID2Client  # noqa: PLC0415 - imports aiohttp
+
     if not isinstance(client, UID2Client):
         raise ConfigError("client must be a UID2Client.")
     if stop is not None and not isinstance(stop, asyncio.Event):
