@@ -21,7 +21,7 @@ import typer
 
 from uid2_async._private import printable
 from uid2_async.bulk.exports import check_export, export_history, export_state
-from uid2_async.bulk.paths import Location, write_atomically
+from uid2_async.bulk.paths import Location, temp_sibling, write_atomically
 from uid2_async.bulk.private_files import open_private
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import (
@@ -128,7 +128,8 @@ def report(
     state: StateArgument,
     *,
     html: Annotated[
-        str, typer.Option("--html", metavar="FILE", help="The page to write.")
+        str,
+        typer.Option("--html", metavar="FILE", help="The page to write; - is stdout."),
     ],
     force: ForceOption = False,
 ) -> None:
@@ -137,20 +138,25 @@ def report(
     It contains only counts, and needs no other file.
     """
     found = _find(state)
-    target = check_export(found, html, role="--html", force=force) or Path(html)
+    target = check_export(found, html, role="--html", force=force)
     _write_report(_run(found, MappingState.statistics), target)
-    print_message("info", f"The report is in {target}.")
+    if target is not None:
+        print_message("info", f"The report is in {target}.")
 
 
-def _write_report(figures: StateStatistics, target: Location) -> None:
+def _write_report(figures: StateStatistics, target: Location | None) -> None:
     """Write the page whole or not at all."""
 
     def write(path: Path) -> None:
         with os.fdopen(open_private(path), "w", encoding="utf-8") as file:
             file.write(write_page(figures))
 
+    if target is None:
+        sys.stdout.write(write_page(figures))
+        return
     if isinstance(target, Path):
-        write_atomically(target, write)
+        with temp_sibling(target):
+            write_atomically(target, write)
         return
     with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
         write(whole := Path(folder) / "report.html")
