@@ -26,6 +26,7 @@ from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk, Source
 from uid2_async.bulk.columns import IdentifierColumns, RowFormatter
 from uid2_async.bulk.csv_files import CsvReader
+from uid2_async.bulk.database import Table
 from uid2_async.bulk.dispatch import Dispatcher
 from uid2_async.bulk.files import Reader, Rows, TableWriter, open_reader
 from uid2_async.bulk.json_lines import JsonReader
@@ -263,6 +264,9 @@ class FileJob(Job):
                 file.source, file.reading, name=name, on_bad_row=on_bad_row
             )
         try:
+            target, schema = file.named.target, getattr(reader, "schema", None)
+            if isinstance(target, Table) and schema is not None:
+                target.stored_schema(schema)
             columns = self.find(reader.header, name=reader.name)
             reader.select(columns.wanted, self.keys, self.formatter.contents)
             if resume and file.saved is not None and file.saved.rows:

@@ -266,8 +266,9 @@ class FileLock:
             _refuse_removed(descriptor, path)
             since = now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
-            attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
-            write_all(descriptor, f"{holder}\n".encode(), str(path), disk=disk)
+            with contextlib.suppress(JobError):  # a full disk: it is held all the same
+                attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
+                write_all(descriptor, f"{holder}\n".encode(), str(path), disk=disk)
         except BaseException:
             os.close(descriptor)
             raise
