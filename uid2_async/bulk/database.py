@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 import attrs
 
 from uid2_async._private import printable
-from uid2_async._traceback import strip_tracebacks
+from uid2_async._traceback import check_types, strip_tracebacks
 from uid2_async.bulk.paths import InputIdentity, Remote, load_extra
 from uid2_async.bulk.private_files import DISK, Disk, attempt, open_private, replace
 from uid2_async.errors import ConfigError, InputError, JobError, UID2Error
@@ -65,7 +65,7 @@ def _check_uri(_: object, __: object, uri: str) -> None:
     _display_uri(uri)
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=check_types)
 class Query(Remote):
     """The rows of a query, as the input of a job.
 
@@ -107,7 +107,7 @@ class Query(Remote):
             write_batches(cursor.fetch_record_batch(), copy, disk=disk)
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=check_types)
 class Table(Remote):
     """A table of a database, as the output of a job.
 

@@ -36,6 +36,7 @@ from uid2_async.bulk.options import (
     JobSummary,
     MapOptions,
     StatusOptions,
+    check_arguments,
 )
 from uid2_async.bulk.outcomes import Endpoint
 from uid2_async.bulk.paths import (
@@ -113,7 +114,8 @@ def job_settings(
     state: MappingState | str | os.PathLike[str] | None = None,
     delta: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Return the settings that all jobs share, with a state that may not be open."""
+    """Check and return the settings that all jobs share; the state may not be open."""
+    on_progress = check_arguments(client, on_progress, stop)
     if state is not None and not isinstance(state, MappingState):
         state = MappingState(
             local_path(state, "state"),
