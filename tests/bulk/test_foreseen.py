@@ -82,6 +82,7 @@ REFUSED: list[tuple[str, Callable[[Path], None], str, dict[str, Any], str]] = [
     ("jsonl", half_name, "parquet", {}, "the name of the column"),
     ("arrow", table("\u20ac"), "csv", LATIN, "the name of the column '\u20ac'"),
     ("parquet", table("\u20ac"), "jsonl", LATIN, "the name of the column '\u20ac'"),
+    ("arrow", table("x", pa.month_day_nano_interval()), "parquet", {}, "'x' (month"),
 ]
 
 

@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, aclosing, closing
 from functools import partial
 from itertools import accumulate
@@ -294,11 +294,25 @@ async def _run(prepare: Callable[[], FileJob]) -> JobSummary:
         else:
             async with open_state(job.state) as state:
                 summary = await run_with_state(job, state)
-        if summary.complete and job.folder is not None:
-            await run_in_thread(job.folder.discard)
-    finally:
+    except BaseException:
         await run_in_thread(partial(job.resources.__exit__, *sys.exc_info()))
+        raise
+    if job.folder is not None:
+        job.folder.is_done = summary.complete
+    await _finish(run_in_thread(partial(job.resources.__exit__, None, None, None)))
     return attrs.evolve(summary, seconds=time.monotonic() - job.started_at)
+
+
+async def _finish(closing: Coroutine[Any, Any, object]) -> None:
+    """Wait for the last step of a job, even if it is cancelled meanwhile.
+
+    The outputs are complete, and without its folder, a job cannot be resumed.
+    """
+    task = asyncio.create_task(closing)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
 
 
 def _close_cancelled(job: FileJob) -> None:

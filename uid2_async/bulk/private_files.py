@@ -266,8 +266,9 @@ class FileLock:
             _refuse_removed(descriptor, path)
             since = now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
-            attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
-            write_all(descriptor, f"{holder}\n".encode(), str(path), disk=disk)
+            with contextlib.suppress(JobError):  # a full disk: it is held all the same
+                attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
+                write_all(descriptor, f"{holder}\n".encode(), str(path), disk=disk)
         except BaseException:
             os.close(descriptor)
             raise
@@ -297,7 +298,9 @@ def _lock(descriptor: int, path: Path, busy: str, disk: Disk) -> None:
         )
     # The holder writes its name after it has taken the lock.
     holder = os.pread(descriptor, _MAX_HOLDER_BYTES, 0).decode(errors="replace").strip()
-    if not holder.startswith("process "):
+    if holder.startswith(f"process {os.getpid()} on {socket.gethostname()} "):
+        holder += " (this one: another call, or a canceled one that is still closing)"
+    elif not holder.startswith("process "):
         holder = "another process"
     raise JobError(
         f"{busy} by {printable(holder)}.",

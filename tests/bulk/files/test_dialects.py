@@ -639,7 +639,7 @@ def test_blank_lines_before_the_header_cost_little(
 def test_a_table_that_cannot_be_begun(tmp_path: Path, failing: Any) -> None:
     """Nothing is left of it."""
     with pytest.raises(JobError, match="cannot be written"):
-        TableWriter(tmp_path / "t.csv", COLUMNS, disk=failing(0).disk())
+        TableWriter(tmp_path / "t.csv", COLUMNS, disk=failing(1).disk())
 
     assert list(tmp_path.iterdir()) == []
 
