@@ -729,6 +729,14 @@ async def _loaded() -> KeyStore:
     return store
 
 
+def test_a_key_file_with_the_longest_name(tmp_path: Path) -> None:
+    """The name of its temporary file is not too long."""
+    path = tmp_path / ("k" * 255)
+    asyncio.run(_loaded()).save(path)
+
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     """A planted link does not redirect the keys."""
     elsewhere = tmp_path / "elsewhere"

@@ -506,7 +506,8 @@ def _read_saved(data: bytes) -> tuple[KeyRing, int]:
 
 def _write_private(target: Path, data: bytes) -> None:
     """Replace *target* with a new file of mode 0600."""
-    fresh = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    # A name of 255 bytes, the longest one, could not be extended.
+    fresh = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(fresh, flags, 0o600)
     try:

@@ -19,7 +19,7 @@ from failing_disk import FailingDisk
 from uid2_async import MapOptions, MappingState, errors, map_file
 from uid2_async.bulk.job import FileSource
 from uid2_async.bulk.options import JobSummary
-from uid2_async.bulk.paths import Remote
+from uid2_async.bulk.paths import Remote, temp_sibling
 from uid2_async.bulk.private_files import DISK, SYSTEM, Disk, System
 
 FAULTY = {
@@ -135,6 +135,7 @@ async def test_a_carriage_return_in_a_key(tmp_path: Path) -> None:
         ({"state": "p.db", "delta": "p.db-wal"}, "delta"),
         ({"state": "p.db", "delta": "out.csv"}, "delta"),
         ({"state": "in/a.csv"}, "state"),
+        ({"state": "p.db", "delta": "-", "target": "-"}, "delta"),
     ],
 )
 async def test_two_roles(tmp_path: Path, roles: dict[str, str], words: str) -> None:
@@ -142,10 +143,12 @@ async def test_two_roles(tmp_path: Path, roles: dict[str, str], words: str) -> N
     source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
     (tmp_path / "job").mkdir()
     day = Day("first")
-    paths: dict[str, Any] = {name: tmp_path / path for name, path in roles.items()}
+    paths: dict[str, Any] = {"target": tmp_path / "out.csv"}
+    for name, path in roles.items():
+        paths[name] = Path(path) if path == "-" else tmp_path / path
 
     with pytest.raises(errors.InputError, match=rf"\b{words}\b.* are the same"):
-        await run(source, tmp_path / "out.csv", day=day, **paths)
+        await run(source, day=day, **paths)
 
     assert day.asked == 0
     assert sorted(one.name for one in tmp_path.iterdir()) == ["in", "job"]
@@ -215,6 +218,41 @@ async def test_names_of_any_bytes(tmp_path: Path, state: Path | None) -> None:
     assert summary.mapped == 1
     assert (tmp_path / name).exists()
     str(caught.value).encode()
+
+
+async def test_a_long_name(tmp_path: Path, state: Path | None) -> None:
+    """The job folder of the longest name there can be is not too long."""
+    source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
+    name = "x" * 251 + ".csv"
+    failing = FailingDisk(only="replace", fails_at=1 if state is None else 0)
+    with pytest.raises(errors.JobError):
+        await run(source, tmp_path / name, state=state, disk=failing)
+
+    summary = await run(source, tmp_path / name, state=state)
+
+    assert (summary.mapped, summary.complete) == (1, True)
+    kept = {one.name for one in tmp_path.iterdir() if one.name[:6] != "people"}
+    assert kept == {"in", name}
+
+
+async def test_two_jobs_on_one_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another command writes it, a job that cannot be resumed is refused."""
+    source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
+    target, day = tmp_path / "out.csv", Day("first")
+    with source.open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        with (
+            temp_sibling(target),
+            pytest.raises(errors.JobError, match="is being written by process"),
+        ):
+            await run(Path("-"), target, day=day)
+        asked = day.asked
+        summary = await run(Path("-"), target, day=day)
+
+    assert (asked, summary.mapped) == (0, 1)
+    assert {one.name for one in tmp_path.iterdir()} == {"in", "out.csv"}
 
 
 async def test_a_job_that_is_cancelled_while_it_opens(tmp_path: Path) -> None:

@@ -93,17 +93,19 @@ def test_help_that_cannot_be_printed(line: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "width", "env", "seen", "unseen"),
+    ("target", "options", "width", "env", "seen", "unseen"),
     [
         # Nothing at all, not even an escape sequence.
-        (["--quiet"], 80, {}, b"", b"\x1b"),
-        ([], 80, {"NO_COLOR": "1"}, b"100% 2 rows", b"\x1b[36m"),
-        ([], 80, {}, b"user@example.com", b"First rows  \r\n\r\n"),
-        ([], 5, {}, b"\x1b", b"Traceback"),
+        ("out.csv", ["--quiet"], 80, {}, b"", b"\x1b"),
+        ("out.csv", [], 80, {"NO_COLOR": "1"}, b"100% 2 rows", b"\x1b[36m"),
+        ("out.csv", [], 80, {}, b"user@example.com", b"First rows  \r\n\r\n"),
+        ("out.jsonl", [], 80, {}, b"user@example.com", b"First rows  \r\n\r\n"),
+        ("out.csv", [], 5, {}, b"\x1b", b"Traceback"),
     ],
 )
 def test_a_real_terminal(
     source: Path,
+    target: str,
     options: list[str],
     width: int,
     env: dict[str, str],
@@ -113,7 +115,7 @@ def test_a_real_terminal(
     """A terminal of any width shows a bar, a summary and first rows, unless quiet."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    command = ["map", source.name, "out.csv", "--sandbox", "--email", "mail", *options]
+    command = ["map", source.name, target, "--sandbox", "--email", "mail", *options]
     with subprocess.Popen(  # noqa: S603 - the interpreter that runs this
         [sys.executable, "-m", "uid2_async", *command],
         cwd=source.parent,

@@ -291,7 +291,7 @@ def test_sigterm(tmp_path: Path, ring: KeyRing) -> None:
         assert program.stdin is not None
         program.stdin.write(b"UID_TOKEN\nx\n")
         program.stdin.flush()
-        while not list(tmp_path.glob(".out.csv.*")):
+        while not list(tmp_path.glob(".out.csv-*.uid2-part")):
             assert program.poll() is None
         program.terminate()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import attrs
@@ -91,3 +94,74 @@ def test_no_job_option_is_forgotten() -> None:
 
     # The identifiers have an option for each type; --refresh-from decides about iso.
     assert fields - options == {"dedupe_window", "identifiers", "iso", "type_column"}
+
+
+def commands(command: Any, name: str = "uid2") -> Iterator[tuple[str, Any]]:
+    """Yield a command and all below it, with their names."""
+    yield name, command
+    for each in getattr(command, "commands", ()):
+        yield from commands(command.get_command(None, each), f"{name} {each}")
+
+
+def example(command: Any, parameter: Any) -> list[str]:
+    """Return an argument or option, with a value that it accepts."""
+    if parameter.param_type_name == "argument":
+        return ["1"]
+    if parameter.is_flag:
+        return [parameter.opts[0]]
+    (text, _) = parameter.get_help_record(typer.Context(command))
+    choice = re.search(r"[<\[](\w+)\|", text)
+    return [parameter.opts[0], choice[1] if choice else "1"]
+
+
+def outcome(command: Any, line: list[str]) -> str:
+    """Parse a command line, and return the error."""
+    try:
+        with command.make_context("uid2", line):
+            return "accepted"
+    except Exception as error:  # noqa: BLE001 - the class of typer is private
+        return str(error)
+
+
+def test_an_option_of_one_value_is_given_once() -> None:
+    """In every command; options of several values, and flags, can be repeated."""
+    counts = Counter[str]()
+    for name, command in commands(typer.main.get_command(uid2_app)):
+        options = [
+            one
+            for one in command.params
+            if one.param_type_name == "option" and one.expose_value
+        ]
+        needed = [example(command, one) for one in command.params if one.required]
+        for option in options:
+            is_flag = option.is_flag and not option.secondary_opts
+            kind = "many" if option.multiple else "flag" if is_flag else "one"
+            words = example(command, option)
+            line = [word for each in (*needed, words, words) for word in each]
+            counts[kind] += 1
+            if kind == "one":
+                assert "takes one value, but is given" in outcome(command, line), name
+            else:
+                assert outcome(command, line) == "accepted", name
+
+    assert counts["one"] > 100
+    assert min(counts["many"], counts["flag"]) > 5
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (["map a b", "--email", "a", "--email", "b"], "Name one column of each type"),
+        (["estimate a", "--column", "a", "--column=b"], "Name one column of each type"),
+        (["map a b", "--country", "DE", "--country", "AT"], "Give it once."),
+        (["hash a", "--column", "a", "--column", "b"], "Give it once."),
+    ],
+)
+def test_a_repeated_option_says_what_to_do(line: list[str], hint: str) -> None:
+    """Several columns are named by type, and nothing else is given twice."""
+    name, *options = line
+    result = CliRunner().invoke(uid2_app, [*name.split(), *options])
+
+    assert result.exit_code == 2
+    assert f"'{options[0]}'" in result.stderr
+    assert hint in result.stderr

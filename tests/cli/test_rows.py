@@ -16,7 +16,7 @@ import typer
 
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.cli.rows import CHUNK_ROWS, Columns, RowFiles, RowJob, Work
-from uid2_async.errors import InputError
+from uid2_async.errors import InputError, JobError
 
 ADDED = {"UID": Content.TEXT, "SITE_ID": Content.INTEGER, "STATUS": Content.TEXT}
 TOKEN = "A4AAAAPp_KS48A9sW4JGYBxyzj24ivCw7qdoi-y5P3RTyFzN1URWH_AgcP8QnXoZLEt69glhotVh"
@@ -88,20 +88,25 @@ def test_csv(tmp_path: Path, data: bytes, expected: bytes) -> None:
             '{"n": 1.10, "T":"g\\u00fc","UID":"GÜ","SITE_ID":7,"STATUS":null}\r\n',
         ),
         (
-            '{"T":"g"}\n\n{"a":"}"}\n{"T":null}\n{"T":3}',
+            '{"T":"g"}\n\n{"a":"}"}\n{"T":null}',
             (
                 '{"T":"g","UID":"G","SITE_ID":7,"STATUS":null}\n'
                 '{"a":"}","UID":null,"SITE_ID":null,"STATUS":"BAD"}\n'
                 '{"T":null,"UID":null,"SITE_ID":null,"STATUS":"BAD"}\n'
-                '{"T":3,"UID":null,"SITE_ID":null,"STATUS":"BAD"}\n'
             ),
         ),
         ("", ""),
     ],
 )
 def test_jsonl(tmp_path: Path, data: str, expected: str) -> None:
-    """Lines stay to the last digit; what is missing or no text is a failed row."""
+    """Lines stay to the last digit; what is missing is a failed row."""
     assert rewrite_bytes(tmp_path, data.encode(), "jsonl").decode() == expected
+
+
+def test_what_is_not_a_string(tmp_path: Path) -> None:
+    """A number in JSON lines is an error, as a column of numbers in Parquet is."""
+    with pytest.raises(InputError, match="line 2: an identifier is not a string"):
+        rewrite_bytes(tmp_path, b'{"T":"g"}\n{"T":3}\n', "jsonl")
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -188,6 +193,26 @@ def test_nothing_is_prepared_for_what_is_refused(tmp_path: Path) -> None:
 
     rewrite(source, target, force=True)
     assert target.read_text() == "T,UID,SITE_ID,STATUS\ng,G,7,\n"
+
+
+def test_two_commands_at_once(tmp_path: Path) -> None:
+    """On one output, the second is refused; on two like names, each has its rows."""
+    source, other = tmp_path / "in.csv", tmp_path / "other.csv"
+    source.write_text("T\ngood\n")
+    other.write_text("T\ngreat\n")
+    first, second = (tmp_path / f"{'x' * 40}{at}.csv" for at in "12")
+
+    def meanwhile() -> Work:
+        with pytest.raises(JobError, match=r"1\.csv is being written by process"):
+            rewrite(other, first, pytest.fail)
+        rewrite(other, second)
+        return work
+
+    rewrite(source, first, meanwhile)
+
+    assert first.read_text().endswith("\ngood,GOOD,7,\n")
+    assert second.read_text().endswith("\ngreat,GREAT,7,\n")
+    assert set(tmp_path.iterdir()) == {source, other, first, second}
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:

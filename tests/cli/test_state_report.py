@@ -213,13 +213,13 @@ def test_it_is_private(folder: Path, uid2: Uid2) -> None:
     assert Path("report.html").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_page_on_stdout(folder: Path, uid2: Uid2) -> None:
-    """``-`` is stdout, not a file."""
+def test_it_goes_to_stdout(folder: Path, uid2: Uid2) -> None:
+    """A hyphen is stdout, not a file of that name."""
     result = uid2("state", "report", STATE, "--html", "-")
 
-    assert result.stdout.rstrip().endswith("</html>")
-    assert result.stderr == ""
-    assert not Path("-").exists()
+    assert result.stdout.startswith("<!DOCTYPE html>")
+    assert result.stdout.endswith("</html>\n")
+    assert {one.name for one in folder.iterdir()} == {STATE, f"{STATE}.lock"}
 
 
 def test_what_exists_stays(folder: Path, uid2: Uid2) -> None:

@@ -18,6 +18,7 @@ from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
     Format,
+    is_moved,
     load_extra,
     move_file,
     write_atomically,
@@ -360,6 +361,7 @@ class ArrowOutput:
         self._format = options.format
         self._part = part
         self._parts = int(saved or 0)
+        self._resumed = saved is not None
         self._resumable = resumable
         self._disk = disk
         self._batches: list[Any] = []
@@ -489,9 +491,10 @@ class ArrowOutput:
         if self._resumable:
             self.sync()
             parts = list(map(self._name, range(self._parts)))
-            # Parts are removed only after the rename, which may not have been logged.
-            if not (target.exists() and not all(part.exists() for part in parts)):
-                writing(partial(write_atomically, target, self._merge, disk=self._disk))
+            if not (self._resumed and is_moved(parts, target)):
+                part, disk = self._part, self._disk
+                merge = partial(write_atomically, part=part, disk=disk)
+                writing(partial(merge, target, self._merge))
             for part in parts:
                 part.unlink(missing_ok=True)
             return

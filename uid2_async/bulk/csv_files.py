@@ -17,6 +17,7 @@ import attrs
 
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.text import (
+    DAMAGE,
     MAX_FIELD_CHARS,
     MAX_LINE_CHARS,
     MAX_ROW_LINES,
@@ -29,9 +30,10 @@ from uid2_async.bulk.text import (
 from uid2_async.errors import InputError
 
 if TYPE_CHECKING:
-    from uid2_async.bulk.files import Reader
+    from uid2_async.bulk.files import Reader, Rows
 
 _UNFINISHED: Final = "unexpected end of data"
+_TOO_LONG: Final = "the row is too long"
 _QUOTE_HINT: Final = (
     'Quote a field that has a delimiter, a quote or a line end: "a, ""b"" c".'
 )
@@ -48,6 +50,7 @@ _CSV_ERRORS: Final = {
     _UNFINISHED: "a quote is opened here and never closed",
     "expected after": "text follows a closing quote",
     "new-line character": "there is a CR that does not end the line",
+    _TOO_LONG: _TOO_LONG,
     "field larger": f"a field is longer than {MAX_FIELD_CHARS} characters",
 }
 
@@ -94,10 +97,11 @@ class CsvReader(TextReader):
         super().__init__(stream, options, **more)
         csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
         self._width = 0
-        # The number of loaded lines of a row whose end is not loaded, and the number of
-        # characters loaded when it was met.
+        # The number of loaded lines of a row whose end is not loaded.
         self._unfinished = 0
-        self._unfinished_at = 0
+        # Up to which line an open quote leads to a fault, and its cause and hint.
+        self._doomed_until = 0
+        self._fault = ("", "")
         self._careful = 0
         if options.sep_line:
             self._read_sep_line()
@@ -150,7 +154,8 @@ class CsvReader(TextReader):
             some = self._skip_comments(some, self.options.comment)
         if not some:
             return self._rows([], []) if self._line > before else None
-        if self._careful or not self._width:
+        damaged = self._line < self._damaged_until
+        if self._careful or damaged or not self._width:
             self._careful = max(0, self._careful - 1)
         elif (found := self._parse_lines(some)) is not None:
             self._drop(len(some))
@@ -222,80 +227,124 @@ class CsvReader(TextReader):
         A row whose end is not loaded is parsed again from its start, once twice as much
         is loaded.
         """
-        if len(self._lines) >= 2 * self._unfinished or self._at_end:
-            records, found, used = self._parse_each(lines)
-            if used:
-                self._drop(used)
-                self._unfinished = 0
-                return self._rows(records, found)
-            if self._at_end:
-                rest = "".join(self._lines)
-                self._reject(_CSV_ERRORS[_UNFINISHED], _QUOTE_HINT, rest)
-                self._drop(len(self._lines))
-                return None
-            if not self._unfinished:
-                self._unfinished_at = self._chars
-            self._unfinished = len(self._lines)
-        chars = self._chars - self._unfinished_at
-        if len(self._lines) > MAX_ROW_LINES or chars > MAX_LINE_CHARS:
-            raise self._error("the row is too long", _QUOTE_HINT)
-        return None
-
-    def _parse_each(self, lines: int) -> tuple[list[str], list[list[str]], int]:
-        """Return whole rows, the fields of each, and the number of lines used."""
+        if len(self._lines) < 2 * self._unfinished and not self._at_end:
+            return None
         records: list[str] = []
         found: list[list[str]] = []
-        reader = parse_csv(self._lines, self.options)
         used = 0
         while used < lines:
-            cause = ""
-            try:
-                for row in reader:
-                    after = reader.line_num
-                    record = "".join(self._lines[used:after])
-                    if row and len(row) == (self._width or len(row)):
-                        records.append(record)
-                        found.append(row)
-                    elif row:
-                        self._reject_width(row, record, used)
-                    used = after
-                    if used >= lines:
-                        break
-            except csv.Error as error:
-                cause = str(error)
-            if _UNFINISHED in cause:
-                break
-            if cause:
-                record = "".join(self._lines[used : reader.line_num])
-                self._reject_csv(cause, record, used)
-                used = reader.line_num
-        return records, found, used
+            used, after, error = self._parse_from(used, lines, records, found)
+            if error:
+                if not self._reject_line(error, used, after):
+                    break
+                used += 1
+        self._drop(used)
+        self._unfinished = 0 if used else len(self._lines)
+        return self._rows(records, found) if used else None
 
-    def _reject_width(self, row: list[str], record: str, before: int) -> None:
-        """Report a row with too many or too few fields."""
-        cause = f"{len(row)} fields, but the header has {self._width}"
-        hint = _QUOTE_HINT
-        if len(row) == 1 and row[0].isspace():
-            cause, hint = "the line has only white space", "Remove the line."
-        self._reject(cause, hint, record, before)
+    def _parse_from(
+        self, used: int, lines: int, records: list[str], found: list[list[str]]
+    ) -> tuple[int, int, str]:
+        """Add rows from the line *used* on, until one is not CSV.
 
-    def _reject_csv(self, error: str, record: str, before: int) -> None:
-        """Report a row that the csv module cannot read."""
+        Returns:
+            The number of lines in rows, the number of lines read, and the error.
+        """
+        start = used
+        end = used + 1 if self._is_doomed(used) else len(self._lines)
+        # Slices would copy the rest of the lines after each bad one.
+        some = map(self._lines.__getitem__, range(start, end))
+        reader = parse_csv(some, self.options)
+        try:
+            for row in reader:
+                after = start + reader.line_num
+                if after - used > 1 and self._limit(used, after):
+                    return used, after, _TOO_LONG
+                record = "".join(self._lines[used:after])
+                fault = self._find_fault(row, record, used, after)
+                if fault is not None:
+                    self._reject(*fault, record, used)
+                elif row:
+                    records.append(record)
+                    found.append(row)
+                used = after
+                if used >= lines:
+                    break
+        except csv.Error as error:
+            return used, start + reader.line_num, str(error)
+        return used, used, ""
+
+    def _is_doomed(self, index: int) -> bool:
+        """Return whether a quote left open by this line is known to lead to a fault."""
+        return self._line + index < self._doomed_until
+
+    def _limit(self, used: int, after: int) -> int:
+        """Return the end of the line with which a row gets too long, or 0.
+
+        This, and not what happens to be loaded, ends a quote that is never closed.
+        """
+        chars = 0
+        for at in range(used, after):
+            chars += len(self._lines[at])
+            if at > used and (chars > MAX_LINE_CHARS or at - used >= MAX_ROW_LINES):
+                return at + 1
+        return 0
+
+    def _reject_line(self, error: str, used: int, after: int) -> bool:
+        """Report the first line of a row that is not CSV; False if its end is missing.
+
+        Its other lines are read as rows next. Each of them was within quotes, so a
+        quote that one leaves open leads to the same fault, and its row is not parsed up
+        to there again. That would take quadratic time.
+        """
+        is_doomed, is_open = self._is_doomed(used), _UNFINISHED in error
+        limit = self._limit(used, after)
+        if is_open and not (is_doomed or limit or self._at_end):
+            return False
+        if limit:
+            error, after = _TOO_LONG, limit
+        fault = self._fault
+        if not (is_doomed and is_open):
+            fault = self._explain(error, used, after)
+        if not is_doomed:
+            self._fault, self._doomed_until = fault, self._line + after - 1
+        self._reject(*fault, self._lines[used], used)
+        return True
+
+    def _explain(self, error: str, used: int, after: int) -> tuple[str, str]:
+        """Return the cause and hint for a row that the csv module cannot read."""
         ours = (ours for words, ours in _CSV_ERRORS.items() if words in error)
-        hint = _QUOTE_HINT
-        if '\\"' in record and self.options.escape is None:
-            hint = _ESCAPE_HINT
-        elif f'{self.options.delimiter} "' in record:
+        cause = next(ours, "this is not CSV")
+        if after - used > 1 and _UNFINISHED not in error and error != _TOO_LONG:
+            cause += f" in line {self._line + after}"
+        text = self._lines[used] + self._lines[after - 1]
+        if '\\"' in text and self.options.escape is None:
+            return cause, _ESCAPE_HINT
+        if f'{self.options.delimiter} "' in text:
             hint = "If spaces follow the delimiters, use `skip_initial_space=True`."
-        self._reject(next(ours, "this is not CSV"), hint, record, before)
+            return cause, hint
+        return cause, _QUOTE_HINT
 
-    def parse(self, records: list[str]) -> list[list[str | None]]:
-        """List the values of all columns; see :meth:`TextRows.texts`."""
-        missing = {"", self.options.null}
+    def _find_fault(
+        self, row: list[str], record: str, used: int, after: int
+    ) -> tuple[str, str] | None:
+        """Return the cause and hint if a row has bad bytes or another width."""
+        if self._line < self._damaged_until and DAMAGE.search(record):
+            return self._encoding_fault
+        if not row or len(row) == (self._width or len(row)):
+            return None
+        if len(row) == 1 and row[0].isspace():
+            return "the line has only white space", "Remove the line."
+        where = ""
+        if after - used > 1:
+            where = f" in lines {self._line + used + 1} to {self._line + after}"
+        cause = f"{len(row)} fields{where}, but the header has {self._width}"
+        return cause, _QUOTE_HINT
+
+    def parse(self, records: list[str]) -> list[list[str]]:
+        """List the values of all columns; see :meth:`TextRows.fields`."""
         columns = zip(*parse_csv(records, self.options), strict=True)
-        return [
-            [None if one in missing else one for one in column] for column in columns
-        ] or [[] for _ in self.header]
+        return list(map(list, columns)) or [[] for _ in self.header]
 
 
 # --- Writing --------------------------------------------------------------------------
@@ -334,6 +383,11 @@ class CsvOutput(TextOutput):
             return self.join([reader.first], names, plain=False)
         header = [] if reader is None else reader.header
         return self.lines([*(self.cells([name]) for name in header), *names])
+
+    def input_cells(self, rows: Rows) -> list[list[str]]:
+        """Format the fields of the input; the text of a missing value stays."""
+        columns = rows.fields() if isinstance(rows, TextRows) else rows.texts()
+        return list(map(self.cells, columns))
 
     def lines(self, cells: list[list[str]]) -> str:
         """Format rows of our own, given by column."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from hashlib import sha256
 from io import BufferedReader
 from pathlib import Path
@@ -24,7 +24,7 @@ from uid2_async.bulk.paths import (
     known_suffix,
     temp_sibling,
 )
-from uid2_async.bulk.private_files import DISK, Disk, attempt
+from uid2_async.bulk.private_files import DISK, Disk
 from uid2_async.bulk.text import OnBadRow, TextOutput, TextRows, open_stdio
 
 if TYPE_CHECKING:
@@ -109,19 +109,20 @@ class TableWriter:
             digest = sha256(path.name.encode()).hexdigest()[:16]
             name = f".uid2-upload-{digest}{known_suffix(path.path)}"
             path = (folder or Path()) / name
-            # One may be left by a killed run.
-            attempt("", path.unlink, missing_ok=True)
-        options = FileFormatOptions(spreadsheet_safe=spreadsheet_safe).for_file(path)
         self._path = path
-        self._part = None if path is None else attempt("", temp_sibling, path)
         self.rows: int = 0
-        try:
+        options = FileFormatOptions(spreadsheet_safe=spreadsheet_safe).for_file(path)
+        part = None
+        with ExitStack() as resources:
+            if path is not None:
+                part = resources.enter_context(temp_sibling(path, disk=disk))
+            if path is not None and self._remote is not None:
+                resources.callback(path.unlink, missing_ok=True)
             self._output = open_output(
-                None, options, self._part, added=columns, resumable=False, disk=disk
+                None, options, part, added=columns, resumable=False, disk=disk
             )
-        except BaseException:
-            self._remove()
-            raise
+            resources.callback(self._output.close)
+            self._resources: ExitStack = resources.pop_all()
 
     def write(self, columns: Columns) -> None:
         """Write some rows, given as columns of equal length. Blocks."""
@@ -138,14 +139,5 @@ class TableWriter:
             self.close()
 
     def close(self) -> None:
-        """Close the file; remove it if it is not finished."""
-        self._output.close()
-        self._remove()
-
-    def _remove(self) -> None:
-        """Remove the unfinished file, and what was uploaded."""
-        whole = None if self._remote is None else self._path
-        for left in (self._part, whole):
-            if left is not None:
-                with contextlib.suppress(OSError):
-                    left.unlink(missing_ok=True)
+        """Close the file; remove it if it is not finished, or was uploaded."""
+        self._resources.close()

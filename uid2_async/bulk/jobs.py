@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, aclosing, closing
 from functools import partial
-from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -53,9 +52,11 @@ from uid2_async.bulk.paths import (
     Remote,
     check_targets,
     identify,
+    short_name,
     state_paths,
+    temp_sibling,
 )
-from uid2_async.bulk.private_files import SYSTEM, System
+from uid2_async.bulk.private_files import SYSTEM, System, make_private_folder
 from uid2_async.bulk.resume import (
     Checkpoint,
     JobFolder,
@@ -328,11 +329,14 @@ def _open(job: FileJob) -> FileJob:
     path, bad_rows = _job_folder(job), None
     if options.bad_rows is not None and job.table is None:
         bad_rows = local_path(options.bad_rows, "bad_rows")
-    delta = None if job.delta is None else locate(job.delta)
     unfinished = path is not None and JobFolder.is_unfinished(path)
     check_targets(
-        job.pairs,
-        others={"delta": delta, "bad_rows": bad_rows},
+        # Rows in memory are not written to stdout.
+        [] if job.table is not None else job.pairs,
+        others={
+            "delta": [] if job.delta is None else [locate(job.delta)],
+            "bad_rows": [] if bad_rows is None else [bad_rows],
+        },
         roles={"state": [] if job.state is None else state_paths(job.state.path)},
         folders={"job_dir": path},
         force=options.force,
@@ -369,17 +373,16 @@ def _open_folder(job: FileJob, path: Path | None, stack: ExitStack) -> None:
         stack.push(job.folder)
         job.parts = job.folder.path
         return
-    target = job.pairs[0].target
-    sibling = target if isinstance(target, Path) else None
-    if sibling is None and job.state is not None:
-        sibling = job.state.path
-    if job.table is not None or (sibling is None and not job.remotes):
-        return
-    where: dict[str, Any] = {"prefix": "uid2-"}
-    if sibling is not None:
-        where = {"prefix": f".{sibling.name[:40]}.", "dir": sibling.parent}
-    folder = tempfile.TemporaryDirectory(**where, ignore_cleanup_errors=True)
-    job.parts = Path(stack.enter_context(folder))
+    target, state = job.pairs[0].target, job.state
+    if isinstance(target, Path):
+        job.parts = stack.enter_context(temp_sibling(target, disk=job.system.disk))
+        make_private_folder(job.parts, disk=job.system.disk)
+    elif job.table is None and (state is not None or job.remotes):
+        where: dict[str, Any] = {"prefix": "uid2-"}
+        if state is not None:
+            where = {"prefix": f".{state.path.name[:40]}.", "dir": state.path.parent}
+        folder = tempfile.TemporaryDirectory(**where, ignore_cleanup_errors=True)
+        job.parts = Path(stack.enter_context(folder))
 
 
 def _job_folder(job: FileJob) -> Path | None:
@@ -396,9 +399,8 @@ def _job_folder(job: FileJob) -> Path | None:
     if not is_remote and not is_url(job.target):
         return job_folder_for(job.target)
     parent = Path() if job.state is None else job.state.path.parent
-    digest = sha256(job.target.encode()).hexdigest()[:8]
-    name = PurePosixPath(job.target).name[:40]
-    return job_folder_for(parent / f"{name}-{digest}")
+    name = short_name(PurePosixPath(job.target).name, job.target)
+    return job_folder_for(parent / name)
 
 
 def _check_inputs(job: FileJob) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from io import BufferedIOBase
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -12,6 +14,7 @@ import msgspec
 from uid2_async.bulk.columns import refuse_repeated, refuse_taken
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.text import (
+    DAMAGE,
     TextOutput,
     TextReader,
     TextRows,
@@ -24,13 +27,17 @@ if TYPE_CHECKING:
     from uid2_async.bulk.files import Reader, Rows
 
 _encode_json: Final = msgspec.json.Encoder().encode
-# The number of objects that determine the keys, since the first may lack optional keys.
+# The number of lines that determine the keys, since the first may lack optional keys,
+# and the number of characters in them.
 _HEADER_ROWS: Final = 1_000
+_HEADER_CHARS: Final = 16 * 1024 * 1024
 
-_Object: TypeAlias = dict[str, Any]
+_Object: TypeAlias = dict[str, msgspec.Raw]
 
 _decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_str: Final = msgspec.json.Decoder(str | None).decode
+_ODD: Final = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
+_NULL: Final = msgspec.Raw(b"null")
 # RecursionError: nested too deeply. UnicodeError: half of a surrogate pair.
 _DEFECTS: Final = (msgspec.MsgspecError, RecursionError, UnicodeError)
 _JSON_HINT: Final = "Each line must have one JSON object."
@@ -42,17 +49,33 @@ def _decode_odd(line: str) -> _Object | None:
     Other programs write these. They are passed on unchanged.
     """
     try:
-        found = json.loads(line, parse_float=str, parse_int=str, parse_constant=str)
+        if DAMAGE.search(line) or not isinstance(_ODD.decode(line), dict):
+            return None
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    found: _Object = {}
+    at = _skip_marks(line, line.index("{") + 1)
+    while line[at] != "}":
+        key, at = _ODD.raw_decode(line, at)
+        start = _skip_marks(line, at)
+        _, at = _ODD.raw_decode(line, start)
+        found[key] = msgspec.Raw(line[start:at])
+        at = _skip_marks(line, at)
+    return found
+
+
+def _skip_marks(line: str, at: int) -> int:
+    """Return the index of the next key, value or end of a valid object."""
+    while line[at] in " \t\r\n:,":
+        at += 1
+    return at
 
 
 class JsonReader(TextReader):
     """Reads JSON lines: one object per line, possibly with different keys.
 
     Skips blank lines. A file without lines has no rows. The header is the keys of the
-    first thousand objects.
+    first 1,000 lines, or of those in the first 16 Mi characters.
     """
 
     def __init__(
@@ -66,19 +89,22 @@ class JsonReader(TextReader):
         self.header: Sequence[str] = self._read_header()
 
     def _read_header(self) -> list[str]:
+        """Return the keys of the first lines, whatever is loaded at once."""
+        sizes: list[int] = []
+        while len(sizes) < _HEADER_ROWS and sum(sizes) <= _HEADER_CHARS and self.load():
+            self._skip_while(str.isspace)
+            sizes = list(map(len, self._lines[:_HEADER_ROWS]))
+        count = max(1, bisect_right(list(accumulate(sizes)), _HEADER_CHARS))
         on_bad_row = self._on_bad_row
         if on_bad_row is not None:  # such a row is reported when taken
             self._on_bad_row = lambda _: None
-        found: list[_Object] = []
-        while not found and self.load():
-            self._skip_while(str.isspace)
-            _, found = self._parse(self._lines[:_HEADER_ROWS])
-            if not found and len(self._lines) >= _HEADER_ROWS:
-                raise InputError(
-                    f"{self.name}: none of the first lines is a JSON object.",
-                    hint=_JSON_HINT,
-                )
+        _, found = self._parse(self._lines[:count])
         self._on_bad_row = on_bad_row
+        if not found and (count == _HEADER_ROWS or sum(sizes) > _HEADER_CHARS):
+            raise InputError(
+                f"{self.name}: none of the first lines is a JSON object.",
+                hint=_JSON_HINT,
+            )
         self._has_rows = bool(found)
         return list(dict.fromkeys(key for row in found for key in row))
 
@@ -126,11 +152,15 @@ class JsonReader(TextReader):
     ) -> tuple[list[str], list[int]]:
         """List the values of a column, and those that cannot be identifiers."""
         key = self.header[index] if found else ""
-        values = self._without_null([_text(one.get(key)) for one in found])
-        if is_key or not any(one.startswith(("[", "{")) for one in values):
+        raw = [one.get(key, _NULL) for one in found]
+        try:
+            return self._without_null([_decode_str(one) or "" for one in raw]), []
+        except _DEFECTS:
+            values = self._without_null(list(map(_text, raw)))
+        if is_key:
             return values, []
-        wrong = [at for at, one in enumerate(found) if _is_nested(one.get(key))]
-        return values, wrong
+        is_other = [bytes(one)[:1] != b'"' for one in raw]
+        return values, [at for at, one in enumerate(values) if one and is_other[at]]
 
     def _parse(self, some: list[str]) -> tuple[list[int], list[_Object]]:
         """Return the indexes of non-blank lines, and the fields of their objects."""
@@ -145,10 +175,7 @@ class JsonReader(TextReader):
                     continue
                 row = _decode_odd(line)
             if row is None:
-                hint = _JSON_HINT
-                if line.lstrip()[:1] == "[":
-                    hint += " To convert an array: jq -c '.[]'."
-                self._reject("this is not a JSON object", hint, line, at)
+                self._reject(*self._explain(line), line, at)
                 continue
             keys = list(row)
             if keys != self._checked:  # most rows repeat the keys of the last
@@ -159,7 +186,14 @@ class JsonReader(TextReader):
             found.append(row)
         return lines, found
 
-    def parse(self, records: list[str]) -> list[list[str | None]]:
+    def _explain(self, line: str) -> tuple[str, str]:
+        """Return the cause and hint for a line that cannot be read."""
+        if DAMAGE.search(line):
+            return self._encoding_fault
+        more = " To convert an array: jq -c '.[]'." if line.lstrip()[:1] == "[" else ""
+        return "this is not a JSON object", _JSON_HINT + more
+
+    def parse(self, records: list[str]) -> list[list[str]]:
         """List the values of all columns; see :meth:`TextRows.texts`."""
         _, found = self._parse(records)
         known = set(self.header)
@@ -170,32 +204,16 @@ class JsonReader(TextReader):
                 hint="Write JSON lines, or make sure that one of the first lines has "
                 "all keys.",
             )
-        return [
-            [value or None for value in self._without_null(values)]
-            for values in (
-                [_text(row.get(key)) for row in found] for key in self.header
-            )
-        ]
+        return [[_text(row.get(key, _NULL)) for row in found] for key in self.header]
 
 
-def _text(value: Any) -> str:
-    """Return a string; numbers as written; null or missing values as empty."""
-    if value is None:
-        return ""
-    if isinstance(value, msgspec.Raw):
-        try:
-            return _decode_str(value) or ""
-        except msgspec.ValidationError:
-            return bytes(value).decode()
-    if isinstance(value, str):
-        return value
-    return json.dumps(value)
-
-
-def _is_nested(value: Any) -> bool:
-    if isinstance(value, msgspec.Raw):
-        return bytes(value)[:1] in (b"[", b"{")
-    return isinstance(value, list | dict)
+def _text(value: msgspec.Raw) -> str:
+    """Return a string; null as empty; other values as written."""
+    try:
+        return _decode_str(value) or ""
+    except _DEFECTS:
+        text = bytes(value).decode()
+    return str(json.loads(text)) if text.startswith('"') else text
 
 
 # --- Writing --------------------------------------------------------------------------

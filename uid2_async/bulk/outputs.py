@@ -154,7 +154,9 @@ class JobOutputs:
         part: Path | None = None
         if file.target is not None and job.parts is not None:
             name = str(file.index) if file.identity is None else file.identity.name
-            part = part_path(job.parts, name)
+            # Jobs of several machines may write to one file system.
+            salt = "" if job.folder is None else job.folder.job
+            part = part_path(job.parts, f"{salt}{name}")
         return open_output(
             group.reader,
             file.writing,

@@ -13,8 +13,8 @@ import os
 import shutil
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from enum import Enum, StrEnum
 from glob import escape as glob_escape, glob, has_magic
 from hashlib import sha256
@@ -30,7 +30,9 @@ from uid2_async._private import Unpicklable, printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.private_files import (
     DISK,
+    SYSTEM,
     Disk,
+    FileLock,
     attempt,
     check_folder,
     make_private_folder,
@@ -45,8 +47,10 @@ STDIO: Final = "-"
 """The name that means stdin or stdout."""
 
 _END_BYTES: Final = 1024 * 1024
-# A file name can have 255 bytes, and a character up to four.
+# The names that we derive fit into the 255 bytes of a file name: a character has up to
+# four.
 _NAME_CHARS: Final = 40
+_NAME_BYTES: Final = 255
 
 
 def load_extra(extra: str, what: str, *modules: str) -> list[Any]:
@@ -464,18 +468,21 @@ def state_paths(path: Path) -> list[Path]:
 
 
 def check_roles(
-    roles: Mapping[str, Location | Iterable[Location] | None],
+    roles: Mapping[str, Location | Iterable[Location | None]],
     *,
     folders: Mapping[str, Path | None] | None = None,
 ) -> None:
-    """Reject a path with two roles in one job, also inside one of its *folders*."""
+    """Reject a path with two roles in one job, also inside one of its *folders*.
+
+    None is stdout, or stdin in the role IN.
+    """
     owners: dict[object, str] = {}
     inside = {resolve(path): name for name, path in (folders or {}).items() if path}
     for role, given in roles.items():
-        paths = [given] if isinstance(given, Path | Remote) else list(given or ())
+        paths = [given] if isinstance(given, Path | Remote) else list(given)
         names = set()
         for path in paths:
-            keys = _identity_keys(path)
+            keys = _identity_keys(path, role)
             names.add(keys[0])
             taken = [owners.setdefault(key, role) for key in keys]
             parents = Path(keys[0]).parents if isinstance(path, Path) else ()
@@ -484,7 +491,7 @@ def check_roles(
                 if owner != role:
                     raise InputError(
                         f"{owner} and {role} are the same file or folder: "
-                        f"{printable(str(path))}.",
+                        f"{printable(str(path or keys[0]))}.",
                         hint="Give each a name of its own.",
                     )
         if role != "IN" and len(names) < len(paths):
@@ -494,11 +501,13 @@ def check_roles(
             )
 
 
-def _identity_keys(path: Location) -> list[Any]:
+def _identity_keys(path: Location | None, role: str) -> list[Any]:
     """List what identifies a file: its name in its folder, its link target, its inode.
 
     Links are resolved in the folder, but not in the name.
     """
+    if path is None:
+        return ["stdin" if role == "IN" else "stdout"]  # the names of a Pipe
     if isinstance(path, Remote):
         return [path.name]
     target = resolve(path)
@@ -514,7 +523,7 @@ def _identity_keys(path: Location) -> list[Any]:
 def check_targets(
     pairs: Sequence[FilePair],
     *,
-    others: Mapping[str, Location | None] | None = None,
+    others: Mapping[str, Iterable[Location | None]] | None = None,
     roles: Mapping[str, Iterable[Path]] | None = None,
     folders: Mapping[str, Path | None] | None = None,
     force: bool,
@@ -529,13 +538,10 @@ def check_targets(
     for pair in pairs:
         if isinstance(pair.source, Path):
             _check_source(pair.source)
-    sources = [pair.source for pair in pairs if pair.source is not None]
-    targets = [pair.target for pair in pairs if pair.target is not None]
-    check_roles(
-        {"IN": sources, "OUT": targets, **(roles or {}), **(others or {})},
-        folders=folders,
-    )
-    more = [FilePair(None, one) for one in (others or {}).values()]
+    others = others or {}
+    ends = {"IN": [one.source for one in pairs], "OUT": [one.target for one in pairs]}
+    check_roles({**ends, **(roles or {}), **others}, folders=folders)
+    more = [FilePair(None, one) for given in others.values() for one in given]
     for pair in (*pairs, *more):
         if isinstance(pair.target, Remote):
             pair.target.check_target(may_exist=force or unfinished)
@@ -639,7 +645,10 @@ def identify(path: Location) -> InputIdentity:
 
     found, digest = attempt_read(path, read_ends, hint="Check the file.")
     return InputIdentity(
-        name=os.fsencode(path).decode("utf-8", "backslashreplace"),
+        # A backslash is escaped, too, so that no two paths have the same name.
+        name=os.fsencode(path)
+        .replace(b"\\", rb"\\")
+        .decode("utf-8", "backslashreplace"),
         size=found.st_size,
         mtime_ns=found.st_mtime_ns,
         digest=digest,
@@ -663,19 +672,65 @@ def check_unchanged(
 # --- Whole or absent ------------------------------------------------------------------
 
 
-def temp_sibling(target: Path, *, suffix: str = "part") -> Path:
-    """Return a temporary path next to *target*, and remove a file left there."""
-    unfinished = target.with_name(f".{target.name[:_NAME_CHARS]}.uid2-{suffix}")
-    unfinished.unlink(missing_ok=True)
-    return unfinished
+def short_name(name: str, *owner: str | Path) -> str:
+    """Return the beginning of a name, and a digest of all of it and its *owner*."""
+    digest = sha256(b"\0".join(map(os.fsencode, (name, *owner)))).hexdigest()
+    return f"{name[:_NAME_CHARS]}-{digest[:16]}"
+
+
+def hidden_sibling(target: Path, suffix: str) -> Path:
+    """Return a hidden path next to *target*, which is shortened if it is too long."""
+    name = f".{target.name}{suffix}"
+    if len(os.fsencode(name)) > _NAME_BYTES:
+        name = f".{short_name(target.name)}{suffix}"
+    return target.with_name(name)
+
+
+@contextmanager
+def temp_sibling(target: Path, *, disk: Disk = DISK) -> Iterator[Path]:
+    """Lock *target* for this command; yield a path next to it for what is unfinished.
+
+    Until the block ends, a second command that writes *target* is rejected. What is at
+    the path is removed at the end, and at the start if a killed command left it.
+    """
+    part = target.with_name(f".{short_name(target.name)}.uid2-part")
+    path = part.with_name(f"{part.name}.lock")
+    busy = f"{printable(str(target))} is being written"
+    lock = FileLock.take(path, now=SYSTEM.clock(), busy=busy, disk=disk)
+    try:
+        _remove(part)
+        yield part
+    finally:
+        with contextlib.suppress(JobError):
+            _remove(part)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _remove(part: Path) -> None:
+    """Remove an unfinished file, or a folder of them."""
+    is_folder = part.is_dir() and not part.is_symlink()
+    delete: Callable[[Path], None] = shutil.rmtree if is_folder else os.unlink
+    if os.path.lexists(part):
+        attempt(f"{printable(str(part))} cannot be removed", delete, part)
 
 
 def write_atomically(
-    target: Path, write: Callable[[Path], object], *, disk: Disk = DISK
+    target: Path,
+    write: Callable[[Path], object],
+    *,
+    part: Path | None = None,
+    disk: Disk = DISK,
 ) -> None:
-    """Call *write* with a private file, and rename it to *target* when complete."""
-    unfinished = temp_sibling(target, suffix="unfinished")
+    """Call *write* with a private file, and rename it to *target* when complete.
+
+    If several processes may do so, *part* has a name that only this one uses.
+    """
+    name = short_name(target.name, part or "")
+    unfinished = target.with_name(f".{name}.uid2-unfinished")
     try:
+        _remove(unfinished)
         attempt(f"{printable(str(target))} cannot be written", write, unfinished)
         replace(unfinished, target, disk=disk)
     except BaseException:
@@ -684,21 +739,27 @@ def write_atomically(
         raise
 
 
-def move_file(part: Path, target: Path, *, disk: Disk = DISK) -> None:
-    """Move a complete part to its name, also across file systems; compress a ``.gz``.
+def is_moved(parts: Sequence[Path], target: Path) -> bool:
+    """Return whether an interrupted run has moved the parts of a job to *target*.
 
-    A missing part was moved by an earlier run.
+    Parts are removed only after the rename, which may not have been logged.
     """
-    if not part.exists():
-        if target.exists():
-            return
-        raise JobError(
-            f"Both {printable(str(target))} and its saved part are missing.",
-            hint="Discard the job and start over (`restart=True`).",
-        )
+    if all(part.exists() for part in parts):
+        return False
+    if target.exists():
+        return True
+    raise JobError(
+        f"Both {printable(str(target))} and its saved part are missing.",
+        hint="Discard the job and start over (`restart=True`).",
+    )
+
+
+def move_file(part: Path, target: Path, *, disk: Disk = DISK) -> None:
+    """Move a complete part to its name, even across file systems; compress ``.gz``."""
     refusal = f"{printable(str(target))} cannot be put in place"
     folder = attempt(refusal, target.parent.stat)
-    if folder.st_dev == part.stat().st_dev and not is_gzipped(target):
+    found = attempt(refusal, part.stat)
+    if folder.st_dev == found.st_dev and not is_gzipped(target):
         replace(part, target, disk=disk)
         return
 
@@ -713,7 +774,7 @@ def move_file(part: Path, target: Path, *, disk: Disk = DISK) -> None:
                 file = stack.enter_context(packed)
             shutil.copyfileobj(source, file)
 
-    write_atomically(target, copy, disk=disk)
+    write_atomically(target, copy, part=part, disk=disk)
     part.unlink()
 
 

@@ -253,16 +253,22 @@ class FileLock:
     _descriptor: int | None
 
     @classmethod
-    def take(cls, path: Path, *, now: datetime, disk: Disk = DISK) -> FileLock:
-        """Take the lock at *path*, a separate permanent file, without waiting."""
+    def take(
+        cls, path: Path, *, now: datetime, busy: str | None = None, disk: Disk = DISK
+    ) -> FileLock:
+        """Take the lock at *path*, a file of its own, without waiting.
+
+        The error for a lock that is held says what is *busy*, and with whom.
+        """
         descriptor = open_private(path, exclusive=False)
         try:
-            _lock(descriptor, path, disk)
+            _lock(descriptor, path, busy or f"{path} is locked", disk)
             _refuse_removed(descriptor, path)
             since = now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
-            attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
-            write_all(descriptor, f"{holder}\n".encode(), str(path), disk=disk)
+            with contextlib.suppress(JobError):  # a full disk: it is held all the same
+                attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
+                write_all(descriptor, f"{holder}\n".encode(), str(path), disk=disk)
         except BaseException:
             os.close(descriptor)
             raise
@@ -275,7 +281,7 @@ class FileLock:
             os.close(descriptor)
 
 
-def _lock(descriptor: int, path: Path, disk: Disk) -> None:
+def _lock(descriptor: int, path: Path, busy: str, disk: Disk) -> None:
     """Lock an open file, or raise an error that names the holder."""
     posix = require_posix()
     try:
@@ -295,7 +301,7 @@ def _lock(descriptor: int, path: Path, disk: Disk) -> None:
     if not holder.startswith("process "):
         holder = "another process"
     raise JobError(
-        f"{path} is locked by {printable(holder)}.",
+        f"{busy} by {printable(holder)}.",
         hint="Wait until it has ended, or stop it.",
     )
 

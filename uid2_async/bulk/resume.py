@@ -24,7 +24,7 @@ from zlib import crc32
 import msgspec
 
 from uid2_async._version import __version__
-from uid2_async.bulk.paths import InputIdentity
+from uid2_async.bulk.paths import InputIdentity, hidden_sibling
 from uid2_async.bulk.private_files import (
     DISK,
     Disk,
@@ -53,7 +53,7 @@ _RESTART: Final = "Discard the job and start over with `restart=True`."
 def job_folder_for(target: str | os.PathLike[str]) -> Path:
     """Return the default folder of the job that writes *target*: hidden, next to it."""
     path = Path(os.path.abspath(target))  # noqa: PTH100 - links stay as they are
-    return path.parent / f".{path.name}.uid2-job"
+    return hidden_sibling(path, ".uid2-job")
 
 
 def part_path(folder: Path, name: str) -> Path:

@@ -453,7 +453,7 @@ class MappingState:
         """Iterate over the identities to ask the operator about, each once.
 
         The pages are in the order of the identities, except that those with the same
-        first byte are ordered by type first. Identities recorded in *run* are left out,
+        first bits are ordered by type first. Identities recorded in *run* are left out,
         so a resumed run continues where it stopped.
 
         Args:

@@ -171,7 +171,7 @@ INSERT INTO memory.number WITH RECURSIVE counted(i) AS (
     SELECT i FROM counted;
 """
 _SCRATCH_SETTINGS: Final = """
-PRAGMA scratch.page_size = 16384;
+PRAGMA scratch.page_size = 4096;
 PRAGMA scratch.journal_mode = OFF;
 PRAGMA scratch.synchronous = OFF;
 PRAGMA scratch.cache_size = -8000;
@@ -226,6 +226,12 @@ def check_location(
     path: Path, mounts: Iterable[tuple[str, str]], *, allow_shared: bool = False
 ) -> None:
     """Reject a location where a state is not safe."""
+    companions = (*_COMPANIONS[1:], ".lock")
+    if path.name.endswith(companions):
+        raise JobError(
+            f"{path} has the name of a file that belongs to another state.",
+            hint=f"Use a name that does not end in {', '.join(companions)}.",
+        )
     folder = path.parent.resolve()
     check_folder(folder, allow_shared)
     points = dict(mounts)
@@ -281,23 +287,18 @@ def sort_distinct(identities: Iterable[bytes], *, byte: int = 0) -> list[bytes]:
     Sorting 50,000 at once would hold the interpreter lock for 20 ms. Identities are
     hashes, so one *byte* of them makes even groups. The bytes before it must be equal.
     """
-    groups = _by_byte(identities, byte)
-    return [identity for group in groups for identity in sorted(set(group))]
-
-
-def _by_byte(identities: Iterable[bytes], byte: int) -> list[list[bytes]]:
-    """Group *identities* by one of their bytes."""
     groups: list[list[bytes]] = [[] for _ in range(256)]
     for identity in identities:
         groups[identity[byte]].append(identity)
-    return groups
+    return [identity for group in groups for identity in sorted(set(group))]
 
 
 class KeySpill:
     """Any number of identities, in memory if they are few, or in a scratch table.
 
-    There they are in parts, by their first byte. One row contains all identities of a
-    part from one flush as one blob. One row per identity would take ten times as long.
+    There they are in parts, by their first ten bits. One row contains all identities of
+    a part from one flush as one blob. One row per identity would take ten times as
+    long.
     """
 
     def __init__(self, connection: sqlite3.Connection, table: str) -> None:
@@ -323,9 +324,12 @@ class KeySpill:
         """Write buffered identities in a few statements."""
         rows: list[tuple[int, int, int, bytes]] = []
         for (kind, size), buffered in self._buffers.items():
+            parts: list[list[bytes]] = [[] for _ in range(_PARTS)]
+            for identity in buffered:
+                parts[identity[0] << 2 | identity[1] >> 6].append(identity)
             rows += [
                 ((part << 40) | self._flushes, kind, size, b"".join(keys))
-                for part, keys in enumerate(_by_byte(buffered, 0))
+                for part, keys in enumerate(parts)
                 if keys
             ]
             self._flushes += 1
@@ -342,7 +346,7 @@ class KeySpill:
     @property
     def parts(self) -> int:
         """The number of parts to read: one if all identities are in memory."""
-        return 256 if self._flushes else min(1, self._buffered)
+        return _PARTS if self._flushes else min(1, self._buffered)
 
     def read(self, part: int) -> Iterator[tuple[int, list[bytes]]]:
         """Read a part: each kind, and its identities of one size, sorted, distinct."""
@@ -362,13 +366,14 @@ class KeySpill:
 
     def contains(self, kind: int, identity: bytes) -> bool:
         """Return whether an identity was added; fast for sorted ones."""
-        part = identity[0] if self._flushes else 0
+        part = identity[0] << 2 | identity[1] >> 6 if self._flushes else 0
         if self._last[:2] != (self.count, part):
             keys = {(one, key) for one, keys in self.read(part) for key in keys}
             self._last = (self.count, part, keys)
         return (kind, identity) in self._last[2]
 
 
+_PARTS: Final = 1_024
 _FLUSH_AT: Final = 100_000
 _ROWS_PER_INSERT: Final = 128
 _SORTED_PAGES: Final = 1_024

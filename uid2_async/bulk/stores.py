@@ -131,6 +131,11 @@ def local_path(name: str | os.PathLike[str], role: str) -> Path:
             f"{role} must be on this machine, not at a URL.",
             hint="Name a file or a folder of a local disk.",
         )
+    if os.fspath(name) == STDIO:
+        raise InputError(
+            f"{role} cannot be stdin or stdout.",
+            hint="Name a file or a folder of a local disk.",
+        )
     return _path(name)
 
 

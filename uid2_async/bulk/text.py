@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import os
+import re
 import stat
 import sys
 import zlib
@@ -27,6 +28,7 @@ from uid2_async.bulk.columns import find_wanted
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
+    is_moved,
     move_file,
 )
 from uid2_async.bulk.private_files import (
@@ -59,20 +61,31 @@ WIDE: Final = ("utf-16", "utf-32")
 """Encodings that need a byte order mark."""
 
 MARK: Final = "\N{ZERO WIDTH NO-BREAK SPACE}"
+# In these, bytes that cannot be decoded leave the line ends where they are.
+_ESCAPED: Final = ("utf-8", "ascii")
+DAMAGE: Final = re.compile("[\udc80-\udcff]")
+"""Such bytes in the text of a line."""
+
 # Text has only one representation in these. Others have several, or lose characters.
 _EXACT: Final = frozenset({"ascii", "iso8859-1", *_MARKS.values()})
 _NOT_TEXT: Final = {
     b"PK\3\4": ("a ZIP archive or an Excel workbook", "Save it as CSV."),
     b"\x1f\x8b": ("compressed by gzip", "Rename it so that the name ends in .gz."),
-    b"PAR1": ("Parquet", 'Use `format="parquet"`, or a name that ends in .parquet.'),
-    b"ARROW1": (
+    # More than their names, which could begin the header of a text file.
+    b"PAR1\x15": (
+        "Parquet",
+        'Use `format="parquet"`, or a name that ends in .parquet.',
+    ),
+    b"ARROW1\0\0": (
         "an Arrow file",
         'Use `format="arrow"`, or a name that ends in .arrow.',
     ),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "Decompress it first: zstd -d."),
     b"\xfd7zXZ": ("compressed by xz", "Decompress it first: xz -d."),
-    b"BZh": ("compressed by bzip2", "Decompress it first: bzip2 -d."),
-}
+} | dict.fromkeys(
+    (b"BZh%d1AY&SY" % level for level in range(1, 10)),
+    ("compressed by bzip2", "Decompress it first: bzip2 -d."),
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -125,8 +138,16 @@ class TextRows:
     def texts(self) -> list[list[str | None]]:
         """List the values of all columns, for another format.
 
-        An empty value is missing.
+        An empty value is missing, and so is the text of the option *null*.
         """
+        missing = {"", self._reader.options.null}
+        return [
+            [None if one in missing else one for one in column]
+            for column in self.fields()
+        ]
+
+    def fields(self) -> list[list[str]]:
+        """List the values of all columns, for another dialect."""
         return self._reader.parse(self.records)
 
 
@@ -157,6 +178,9 @@ class TextReader(ABC):
         self.header: Sequence[str] = ()
         self.prefix: str = ""
         self._on_bad_row = on_bad_row
+        self._collects = on_bad_row is not None
+        # Up to which line there may be bytes that cannot be decoded.
+        self._damaged_until = 0
         self._wanted: dict[int | str, int] = {}
         self._stream = stream
         # From a pipe, read what is available: its writer may be slow.
@@ -166,7 +190,6 @@ class TextReader(ABC):
         self._decoder: codecs.IncrementalDecoder | None = None
         self._is_reading = False
         self._bytes = 0
-        self._chars = 0
         # The lines that are loaded but not taken, and the number of lines taken.
         self._lines: list[str] = []
         self._line = 0
@@ -188,7 +211,6 @@ class TextReader(ABC):
             return False
         data = self._read() if self._decoder else self._read_first()
         text = self._decode(data)
-        self._chars += len(text)
         self._at_end = not data
         head, line_end, rest = text.rpartition("\n")
         if line_end or self._at_end:
@@ -271,6 +293,8 @@ class TextReader(ABC):
         try:
             text = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
+            if self._collects and self.encoding in _ESCAPED:
+                return self._decode_damaged(data)
             whole = error.object[: error.start].decode(self.encoding, "replace")
             bad = whole.count("\n")
         except UnicodeError:  # from codecs without a position
@@ -279,10 +303,27 @@ class TextReader(ABC):
             rest, _ = self._decoder.getstate()
             self._check_text(text, before + data, rest)
             return text
-        raise self._error(
+        raise self._error(*self._encoding_fault, len(self._lines) + bad)
+
+    def _decode_damaged(self, data: bytes) -> str:
+        """Decode bytes of which some cannot be; their rows are rejected when taken."""
+        assert self._decoder is not None  # noqa: S101 - by _choose_encoding
+        before, _ = self._decoder.getstate()
+        self._decoder.errors = "surrogateescape"
+        text = self._decoder.decode(data, final=not data)
+        self._decoder.errors = "strict"
+        rest, _ = self._decoder.getstate()
+        self._check_text(text, before + data, rest)
+        lines = len(self._lines) + text.count("\n") + 1
+        self._damaged_until = self._line + lines
+        return text
+
+    @property
+    def _encoding_fault(self) -> tuple[str, str]:
+        """The cause and hint for bytes that cannot be decoded."""
+        return (
             f"this is not {self.encoding.upper()}",
             "Convert the file to UTF-8, or name its encoding with `encoding`.",
-            len(self._lines) + bad,
         )
 
     def _check_text(self, text: str, data: bytes, rest: bytes) -> None:
@@ -343,8 +384,8 @@ class TextReader(ABC):
         """
 
     @abstractmethod
-    def parse(self, records: list[str]) -> list[list[str | None]]:
-        """List the values of all columns; see :meth:`TextRows.texts`."""
+    def parse(self, records: list[str]) -> list[list[str]]:
+        """List the values of all columns; see :meth:`TextRows.fields`."""
 
     def skip(self, rows: int) -> None:
         """Skip the rows that an earlier run has written. Blocks.
@@ -381,6 +422,8 @@ class TextReader(ABC):
     def _reject(self, cause: str, hint: str, text: str, before: int = 0) -> None:
         """Report a row that cannot be read."""
         line = self._line + before + 1
+        # As text: bytes that cannot be decoded become replacement characters.
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         bad = BadRow(name=self.name, line=line, cause=cause, hint=hint, text=text)
         if self._on_bad_row is None:
             raise bad.error()
@@ -453,6 +496,7 @@ class TextOutput(ABC):
         self._part = part
         self._disk = disk
         self._size = int(saved or 0)
+        self._resumed = saved is not None
         self._stream: Any = None
         self._descriptor: int | None = None
         if part is None:
@@ -559,7 +603,9 @@ class TextOutput(ABC):
     def finish(self, target: Path | None) -> None:
         """Rename the complete output to its final name. Blocks."""
         self.close()
-        if self._part is not None and target is not None:
+        if self._part is None or target is None:
+            return
+        if not (self._resumed and is_moved([self._part], target)):
             move_file(self._part, target, disk=self._disk)
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ from uid2_async.cli.output import (
     print_json,
     print_lines,
     print_message,
+    reject_repeated,
 )
 
 # --- the tree -------------------------------------------------------------------------
@@ -127,6 +128,13 @@ class CommandGroup(TyperGroup):
             command = self.commands[cmd_name] = typer.main.get_command(found)
             command.name = cmd_name
         return super().get_command(ctx, cmd_name)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options that all commands share, each given once."""
+        given = list(args)
+        rest = super().parse_args(ctx, args)
+        reject_repeated(self, ctx, given)
+        return rest
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands without loading them."""

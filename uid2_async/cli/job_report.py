@@ -168,15 +168,16 @@ def _read_head(
     """Read some columns of the first rows; blocks."""
     reader = open_reader(output, options)
     try:
-        header = {name.upper(): at for at, name in enumerate(reader.header)}
+        header = {name.upper(): name for name in reader.header}
         found = {one: header[one.upper()] for one in names if one.upper() in header}
-        reader.select(list(found.values()))
+        # As keys: times are numbers in JSON lines, which identifiers must not be.
+        reader.select([], list(found.values()))
         rows = reader.take(_HEAD_ROWS)
         while (rows is None or not rows.count) and (rows is not None or reader.load()):
             rows = reader.take(_HEAD_ROWS)
         if rows is None:
             return {}
-        return {one: rows.values(at) for one, at in found.items()}
+        return {one: rows.values(name) for one, name in found.items()}
     finally:
         reader.close()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from uid2_async._private import printable
-from uid2_async.bulk.paths import attempt_read
+from uid2_async.bulk.paths import STDIO, attempt_read
 from uid2_async.cli.connection import Connection, run_async
 from uid2_async.cli.options import JsonOption, with_shared_options
 from uid2_async.cli.output import dump_json, print_error, print_lines, print_message
@@ -114,6 +114,8 @@ def list_keys(
     connection: Connection,
 ) -> None:
     """List the keys for tokens, without their secrets."""
+    if save == STDIO:
+        raise InputError("Keys are not written to stdout.", hint="Name a file.")
     if save is not None and (Path(save).is_dir() or not Path(save).parent.is_dir()):
         raise InputError(
             f"{save} cannot be written: it is a folder, or its folder does not exist.",

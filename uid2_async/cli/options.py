@@ -20,6 +20,7 @@ from typer.core import TyperCommand
 from typer.models import OptionInfo
 
 from uid2_async.bulk.options import MAX_CONCURRENCY
+from uid2_async.cli.output import reject_repeated
 from uid2_async.errors import InputError
 from uid2_async.models import IdentityScope
 
@@ -70,8 +71,10 @@ class Command(TyperCommand):
     in_panels = False
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the command line, and reject paths and names that are empty."""
+        """Parse the command line; reject repeated options, and names that are empty."""
+        given = list(args)
         rest = super().parse_args(ctx, args)
+        reject_repeated(self, ctx, given)
         parameter: Any
         for parameter in self.get_params(ctx):
             value = ctx.params.get(parameter.name or "")
@@ -284,8 +287,8 @@ def _identifier(kind: str, words: str) -> Any:
     option = what_option(
         f"--{kind.replace('_', '-')}",
         metavar="COL",
-        help=f"The column with {words}. If you name several columns, the first "
-        "identifier that maps counts.",
+        help=f"The column with {words}. If you name columns of several types, the "
+        "first identifier that maps counts.",
     )
     return Annotated[str | None, option]
 

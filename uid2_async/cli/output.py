@@ -11,7 +11,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 import attrs
 import msgspec
+import typer
 
 from uid2_async._private import printable
 from uid2_async.cli.exit_codes import ExitCode, exit_code_of
@@ -299,6 +301,34 @@ def _place_of(error: BaseException) -> str:
     return f" at {traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}."
 
 
+_IDENTIFIERS: Final = {
+    *("column", "email_column", "phone_column"),
+    *("email_hash_column", "phone_hash_column"),
+}
+_ONE_COLUMN: Final = (
+    "Name one column of each type, such as --email COL --phone COL, and map others of "
+    "the same type in another job."
+)
+
+
+def reject_repeated(command: Any, ctx: Any, arguments: Sequence[str]) -> None:
+    """Reject an option that is given several times, but takes one value.
+
+    Typer would use the last value, and drop the others without a word.
+    """
+    *_, order = command.make_parser(ctx).parse_args(list(arguments))
+    for parameter, count in Counter(order).items():
+        # A flag without an opposite says the same thing again.
+        is_flag = getattr(parameter, "is_flag", False) and not parameter.secondary_opts
+        if count == 1 or is_flag or getattr(parameter, "multiple", False):
+            continue
+        columns = ctx.params.keys() & _IDENTIFIERS
+        is_column = len(columns) > 1 and parameter.name in columns
+        hint = _ONE_COLUMN if is_column else "Give it once."
+        message = f"it takes one value, but is given {count} times. {hint}"
+        raise typer.BadParameter(message, ctx=ctx, param=parameter)
+
+
 def mask(message: str, arguments: Iterable[str]) -> str:
     """Mask every argument in *message* except plain words.
 
@@ -306,6 +336,6 @@ def mask(message: str, arguments: Iterable[str]) -> str:
     """
     for argument in sorted(arguments, key=len, reverse=True):
         for part in (argument, *argument.split("=", 1)):
-            if part and not _PLAIN_WORD.fullmatch(part):
+            if part not in ("", "-") and not _PLAIN_WORD.fullmatch(part):
                 message = message.replace(part, "***")
     return message

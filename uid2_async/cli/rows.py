@@ -195,12 +195,12 @@ class RowJob:
                 [FilePair(file, target)], force=self.files.force, unfinished=False
             )
             identity = None if file is None else identify(file)
-            work = prepare()
-            part = None if target is None else temp_sibling(target)
             with ExitStack() as stack:
                 stack.enter_context(_exit_on_sigterm())
-                if part is not None:
-                    stack.callback(part.unlink, missing_ok=True)
+                part = None
+                if target is not None:
+                    part = stack.enter_context(temp_sibling(target))
+                work = prepare()
                 output = stack.enter_context(
                     closing(
                         open_output(

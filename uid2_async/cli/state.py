@@ -22,7 +22,7 @@ import typer
 
 from uid2_async._private import printable
 from uid2_async.bulk.exports import check_export, export_history, export_state
-from uid2_async.bulk.paths import Location, write_atomically
+from uid2_async.bulk.paths import Location, temp_sibling, write_atomically
 from uid2_async.bulk.private_files import open_private
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.state_values import (
@@ -150,23 +150,24 @@ def report(
     """
     found = _find(state)
     target = check_export(found, html, role="--html", force=force)
-    figures = _run(found, MappingState.statistics)
-    if target is None:
-        sys.stdout.write(write_page(figures))
-        return
-    _write_report(figures, target)
-    print_message("info", f"The report is in {target}.")
+    _write_report(_run(found, MappingState.statistics), target)
+    if target is not None:
+        print_message("info", f"The report is in {target}.")
 
 
-def _write_report(figures: StateStatistics, target: Location) -> None:
+def _write_report(figures: StateStatistics, target: Location | None) -> None:
     """Write the page whole or not at all."""
 
     def write(path: Path) -> None:
         with os.fdopen(open_private(path), "w", encoding="utf-8") as file:
             file.write(write_page(figures))
 
+    if target is None:
+        sys.stdout.write(write_page(figures))
+        return
     if isinstance(target, Path):
-        write_atomically(target, write)
+        with temp_sibling(target):
+            write_atomically(target, write)
         return
     with tempfile.TemporaryDirectory(prefix="uid2-") as folder:
         write(whole := Path(folder) / "report.html")

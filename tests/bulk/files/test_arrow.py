@@ -401,7 +401,7 @@ def test_killed_before_the_rename_was_noted(source: Path) -> None:
     again.finish(target)
     assert target.read_bytes() == whole
     target.unlink()
-    with pytest.raises(JobError, match="No such file"):
+    with pytest.raises(JobError, match="its saved part are missing"):
         again.finish(target)
 
 

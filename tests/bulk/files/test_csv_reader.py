@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 from tests.bulk.files.conftest import fields, read_all
 from uid2_async.bulk.csv_files import CsvReader
 from uid2_async.bulk.paths import FileFormatOptions
+from uid2_async.bulk.text import BadRow
 from uid2_async.errors import InputError
 
 Make = Callable[..., Any]
@@ -205,6 +206,134 @@ def test_pieces_do_not_matter(
     assert found == rows
     records = [record for chunk in chunks for record in chunk.records]
     assert reader.prefix + reader.first + "".join(records) == text.getvalue()
+
+
+Row = tuple[list[str], str]
+
+
+def read_slowly(
+    data: str, size: int, step: int, *, done: int = 0
+) -> tuple[list[Row], list[tuple[int, str]]]:
+    """Read the rows after *done*, and the bad rows, in small pieces and steps."""
+    bad: list[tuple[int, str]] = []
+    stream = Slow(data.encode("utf-8", "surrogateescape"))
+    stream.size = size
+    options = FileFormatOptions(comment="#")
+    reader = CsvReader(
+        stream,
+        options,
+        name="x",
+        on_bad_row=lambda one: bad.append((one.line, one.text)),
+    )
+    reader.select([], ["a", "b"])
+    reader.skip(done)
+    rows = [
+        ([some.values("a")[at], some.values("b")[at]], some.records[at])
+        for some in read_all(reader, step)
+        for at in range(some.count)
+    ]
+    return rows, bad
+
+
+def read_simply(data: str) -> tuple[list[Row], list[tuple[int, str]]]:
+    """Read by the rule itself: each row is parsed from its line to the end."""
+    lines = data.splitlines(keepends=True)
+    rows, bad, used = [], [], 1
+    while used < len(lines):
+        if lines[used].startswith("#"):
+            used += 1
+            continue
+        reader = csv.reader(lines[used:], strict=True)
+        try:
+            row, span = next(reader), reader.line_num
+        except csv.Error:
+            row, span = ["bad"], 1
+        record = "".join(lines[used : used + span])
+        shown = record.replace("\udcff", "\N{REPLACEMENT CHARACTER}")
+        if len(row) == 2 and shown == record:
+            rows.append((row, record))
+        elif row:
+            bad.append((used + 1, shown))
+        used += span
+    return rows, bad
+
+
+@given(
+    text=st.lists(
+        st.sampled_from(
+            [
+                "1,2\n",
+                '"',
+                '""',
+                ",",
+                "x",
+                "\n",
+                "#",
+                "é",
+                "\udcff",
+                '1,"x\n',
+                'y",z,"w\n',
+                '1,""\n',
+            ]
+        ),
+        max_size=14,
+    ).map("".join),
+    size=st.sampled_from([1, 3, 100]),
+    step=st.sampled_from([1, 2, 100]),
+    data=st.data(),
+)
+@settings(max_examples=400)
+def test_what_is_not_csv(text: str, size: int, step: int, data: Any) -> None:
+    """Of a row that is not CSV only the first line is bad, wherever a piece ends.
+
+    A row with bytes that are not text is bad, too.
+    A reader that skips some of the rows finds the same rest.
+    """
+    text = f"a,b\n{text}"
+    rows, bad = read_simply(text)
+
+    assert read_slowly(text, size, step) == (rows, bad)
+
+    done = data.draw(st.integers(0, len(rows)))
+    assert read_slowly(text, size, step, done=done) == (rows[done:], bad)
+
+
+@pytest.mark.parametrize(
+    ("rest", "cause"),
+    [
+        (b"", "a quote is opened here and never closed"),
+        (b'3,"z"\n', "text follows a closing quote in line 40004"),
+        (b'3,""\n' + b"x" * (17 << 20), "a field is longer than 16777216 characters"),
+        (b"\n" * 1_000_000, "the row is too long"),
+    ],
+)
+def test_a_quote_that_is_not_closed(make_reader: Make, rest: bytes, cause: str) -> None:
+    """Only its line is bad, and each line after it is parsed a few times at most.
+
+    Each of these lines leaves a quote open, too, if it is read as a row.
+    """
+    bad: list[BadRow] = []
+    lines = b'1,"x\n' + b'y",z,"w\n' * 20_000 + b"1,2\n" * 20_001 + rest
+    reader = make_reader(b"a,b\n" + lines, on_bad_row=bad.append)
+
+    found = fields(reader)
+
+    assert found[:20_001] == [["1", "2"]] * 20_001
+    assert [one.line for one in bad[:20_001]] == list(range(2, 20_003))
+    assert cause in bad[0].cause
+    assert {one.cause for one in bad[:20_001]} == {bad[0].cause}
+
+
+def test_a_row_of_several_lines_names_them(make_reader: Make) -> None:
+    """It shows that a quote in one of two lines has taken those between."""
+    bad: list[BadRow] = []
+    data = b'a,b\n1,"x\n2,y\n3,z",4\n5,6\n'
+    reader = make_reader(data, on_bad_row=bad.append)
+
+    assert fields(reader) == [["5", "6"]]
+    assert [(one.line, one.cause, one.text) for one in bad] == [
+        (2, "3 fields in lines 2 to 4, but the header has 2", '1,"x\n2,y\n3,z",4\n')
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz"])

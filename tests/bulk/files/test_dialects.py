@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
@@ -184,11 +185,12 @@ def test_sep_lines_that_are_none(make_reader: Make) -> None:
     [
         (b"PK\3\4rest", "a ZIP archive or an Excel workbook"),
         (gzip.compress(b"a\n", mtime=0), "compressed by gzip"),
-        (b"PAR1xxxx", "Parquet"),
+        (b"PAR1\x15\0", "Parquet"),
         (b"ARROW1\0\0", "an Arrow file"),
         (b"\x28\xb5\x2f\xfdxxx", "compressed by zstd"),
         (b"\xfd7zXZ\0", "compressed by xz"),
-        (b"BZh91AY", "compressed by bzip2"),
+        (bz2.compress(b"a\n", 1), "compressed by bzip2"),
+        (bz2.compress(b"a\n"), "compressed by bzip2"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
@@ -198,6 +200,12 @@ def test_what_is_not_text(
     """It is called by its name."""
     with pytest.raises(InputError, match=words):
         make_reader(data, suffix)
+
+
+@pytest.mark.parametrize("name", ["PAR1", "ARROW1", "BZh9", "PK", "(\xb5/"])
+def test_headers_like_other_formats(make_reader: Make, name: str) -> None:
+    """A column may have the name by which a file of another format begins."""
+    assert make_reader(f"{name},b\n".encode()).header == [name, "b"]
 
 
 # --- JSON lines -----------------------------------------------------------------------
@@ -225,9 +233,12 @@ def test_odd_json_in_other_fields(
     assert made.startswith(line[:-1] + b',"UID":')
 
 
-@pytest.mark.parametrize("value", [b'["x"]', b'{"value":"x"}', b'["x",NaN]'])
+@pytest.mark.parametrize(
+    "value",
+    [b'["x"]', b'{"value":"x"}', b'["x",NaN]', b"12025550147", b"true", b"1.5", b"NaN"],
+)
 def test_identifiers_that_are_not_strings(make_reader: Make, value: bytes) -> None:
-    """An array or an object is refused; as a key of a delta it is JSON."""
+    """They are refused, as in Parquet; as a key of a delta they are JSON."""
     data = b'{"email":"[x"}\n{"email":%b}\n\n{"email":"y"}\n' % value
     data += b'{"email":%b}\n' % value
     bad: list[BadRow] = []
@@ -246,7 +257,7 @@ def test_identifiers_that_are_not_strings(make_reader: Make, value: bytes) -> No
     reader = make_reader(data, "jsonl")
     reader.select([], ["email"])
     (rows,) = read_all(reader)
-    assert json.loads(rows.values("email")[1]) is not None
+    assert rows.values("email")[1] == value.decode()
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
@@ -424,8 +435,9 @@ def test_the_precheck_stops_at_its_limit(tmp_path: Path) -> None:
 
 def test_bad_rows_are_collected(tmp_path: Path) -> None:
     """With somebody who collects them they are no fault, and the others are read."""
-    data = b'id,email\n1,a\n2\n3,"b\nb"\n4,"x"y\n\n5,c\n'
-    opens = openers(tmp_path, {"a.csv": data, "b.jsonl": b'[]\n{"email":"d"}\nx'})
+    data = b'id,email\n1,a\n2\n3,"b\nb"\n4,"x"y\n\n5,c\n6,Zo\xeb\n'
+    more = b'[]\n{"email":"d"}\nx\n{"email":"\xc3"}\n'
+    opens = openers(tmp_path, {"a.csv": data, "b.jsonl": more})
     bad: list[BadRow] = []
 
     read_check(opens, bad.append)
@@ -433,9 +445,14 @@ def test_bad_rows_are_collected(tmp_path: Path) -> None:
     assert [(one.line, one.text) for one in bad] == [
         (3, "2\n"),
         (6, '4,"x"y\n'),
+        (9, "6,Zo\N{REPLACEMENT CHARACTER}\n"),
         (1, "[]\n"),
-        (3, "x"),
+        (3, "x\n"),
+        (4, '{"email":"\N{REPLACEMENT CHARACTER}"}\n'),
     ]
+    assert [one.cause for one in bad if "\ufffd" in one.text] == [
+        "this is not UTF-8"
+    ] * 2
     assert "secret" not in repr(bad)
 
 
@@ -462,6 +479,18 @@ def test_formats_convert(tmp_path: Path) -> None:
         assert (tmp_path / "back.csv").read_bytes() == source.read_bytes()
     convert(source, tmp_path / "a.tsv")
     assert (tmp_path / "a.tsv").read_text() == 'id\tt\n1\t"a, ""b"""\n2\t\n'
+
+    source.write_text("id,t\n1,NULL\n2,\n")
+    convert(source, tmp_path / "a.tsv", null="NULL")
+    assert (tmp_path / "a.tsv").read_text() == "id\tt\n1\tNULL\n2\t\n"
+
+    odd = '{"odd":NaN,"n": {"x": 1.50, "é":"\\u00e9\\ud83d"} , "m":1.10,"s":"é"}\n'
+    (tmp_path / "n.jsonl").write_text(odd, encoding="utf-8")
+    convert(tmp_path / "n.jsonl", tmp_path / "n.csv")
+    with (tmp_path / "n.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream))
+    deep = '{"x": 1.50, "é":"\\u00e9\\ud83d"}'
+    assert rows == [["odd", "n", "m", "s"], ["NaN", deep, "1.10", "é"]]
 
     (tmp_path / "n.jsonl").write_text('{"n":1.10,"l":[1, "x"]}\n{"n":null}\n')
     convert(tmp_path / "n.jsonl", tmp_path / "n.csv")
@@ -605,7 +634,7 @@ def test_blank_lines_before_the_header_cost_little(
 def test_a_table_that_cannot_be_begun(tmp_path: Path, failing: Any) -> None:
     """Nothing is left of it."""
     with pytest.raises(JobError, match="cannot be written"):
-        TableWriter(tmp_path / "t.csv", COLUMNS, disk=failing(0).disk())
+        TableWriter(tmp_path / "t.csv", COLUMNS, disk=failing(1).disk())
 
     assert list(tmp_path.iterdir()) == []
 

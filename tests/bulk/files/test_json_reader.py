@@ -36,9 +36,9 @@ Make = Callable[..., Any]
 def test_values(make_reader: Make, data: bytes, values: list[str]) -> None:
     """A string is read as such, a number as it stands there, what lacks as empty."""
     reader = make_reader(data, "jsonl")
-    (index,) = select(reader, "a")
+    reader.select([], ["a"])
 
-    found = [value for chunk in read_all(reader, 1) for value in chunk.values(index)]
+    found = [value for chunk in read_all(reader, 1) for value in chunk.values("a")]
 
     assert found == values
     assert reader.bytes_read == len(data)
@@ -79,6 +79,31 @@ def test_a_key_that_the_first_objects_lack(make_reader: Make) -> None:
         select(late, "a")
 
     assert "as in the file" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("data", "header"),
+    [
+        (b'{"a":1}\n{"b":1}', ["a", "b"]),
+        (b'{"a":1}\n\n\nbad\n{"b":1}', ["a", "b"]),
+        (b"{}\n" * 999 + b'{"a":1}\n{"b":1}\n', ["a"]),
+        (b'{"a":"%s"}\n' % (b"x" * 2_000) * 999 + b'{"b":1}\n{"c":1}', ["a", "b"]),
+        (b'{"a":"%s"}\n' % (b"x" * (1 << 23)) * 2 + b'{"b":1}\n', ["a"]),
+        (b'{"a":"%s"}\n' % (b"x" * (1 << 24)) + b'{"b":1}\n', ["a"]),
+    ],
+)
+@pytest.mark.parametrize("size", [None, 1 << 10, 1 << 22])
+def test_the_header_is_the_keys_of_the_first_lines(
+    data: bytes, header: list[str], size: int | None
+) -> None:
+    """However much is read at once: 1,000 lines, or those in 16 Mi characters."""
+    stream = Slow(data)
+    stream.size = size or len(data)
+    reader = JsonReader(
+        stream, FileFormatOptions(), name="x", on_bad_row=lambda _: None
+    )
+
+    assert reader.header == header
 
 
 @pytest.mark.parametrize(
@@ -170,7 +195,7 @@ def test_going_on_behind_any_chunk(make_reader: Make) -> None:
 
 
 def test_a_pipe_is_read_as_it_comes() -> None:
-    """What a slow writer has written is there before the rest is."""
+    """After the lines of the header, what is written is there before the rest is."""
 
     class Pipe(io.BytesIO):
         """A stream that gives a line at once and would wait for more."""
@@ -181,11 +206,12 @@ def test_a_pipe_is_read_as_it_comes() -> None:
         def read(self, _: int | None = -1, /) -> bytes:
             raise AssertionError
 
-    pipe = Pipe(b'{"a":"x"}\n{"a":"y"}\n')
+    pipe = Pipe(b'{"a":"x"}\n' * 1_001)
     reader = JsonReader(pipe, FileFormatOptions(), name="stdin")
     select(reader, "a")
 
-    chunk = reader.take(1_000)
+    chunk = reader.take(1_001)
 
     assert chunk is not None
-    assert chunk.values(0) == ["x"]
+    assert chunk.values(0) == ["x"] * 1_000
+    assert len(pipe.readline()) == 10

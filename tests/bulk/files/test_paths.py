@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from contextlib import closing
+from contextlib import ExitStack, closing
 from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,11 @@ from uid2_async.bulk.paths import (
     is_gzipped,
     move_file,
     state_paths,
+    temp_sibling,
+    write_atomically,
 )
-from uid2_async.bulk.stores import expand_locations
+from uid2_async.bulk.resume import job_folder_for
+from uid2_async.bulk.stores import expand_locations, local_path, through_files
 from uid2_async.errors import ConfigError, InputError, JobError
 
 CSV, JSONL, PARQUET, ARROW = Format
@@ -610,3 +613,137 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
             move_file(part, tmp_path / "gone" / name)
 
     assert part.exists()
+
+
+# Names that share a long beginning, fill all 255 bytes, or are not UTF-8.
+OUTPUTS = [
+    *("out.csv", "Out.csv", "out.csv.gz"),
+    *(f"{'x' * 40}{end}" for end in ("1.csv", "2.csv", "2.jsonl")),
+    *(f"{'x' * 250}{end}" for end in ("1.csv", "2.csv")),
+    *(f"{'語' * 83}{end}.gz" for end in ("123", "456")),
+    *(os.fsdecode(b"\xff" * 250 + end) for end in (b"1.csv", b"\xfe.csv")),
+]
+
+
+def test_each_output_has_temporary_files_of_its_own(tmp_path: Path) -> None:
+    """However alike two names are, and however long: no two share a file."""
+    with ExitStack() as stack:
+        targets = [tmp_path / name for name in OUTPUTS]
+        parts = [stack.enter_context(temp_sibling(one)) for one in targets]
+        for part, target in zip(parts, targets, strict=True):
+            part.write_bytes(os.fsencode(target))
+            job_folder_for(target).mkdir()
+        for part, target in zip(parts, targets, strict=True):
+            assert part.read_bytes() == os.fsencode(target)
+            job_folder_for(target).rmdir()
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_writer_of_an_output(tmp_path: Path) -> None:
+    """It is refused until the first has ended, and touches none of its files."""
+    target = tmp_path / "out.csv"
+    with temp_sibling(target) as part:
+        part.write_text("first")
+        words = rf"out\.csv is being written by process {os.getpid()} on "
+        with pytest.raises(JobError, match=words), temp_sibling(target):
+            pass
+        assert part.read_text() == "first"
+        move_file(part, target)
+
+    with temp_sibling(target) as part:
+        assert not part.exists()
+    assert [one.name for one in tmp_path.iterdir()] == ["out.csv"]
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_what_a_killed_writer_left(tmp_path: Path, *, is_folder: bool) -> None:
+    """The next one removes its file or folder, whose lock is free."""
+    target = tmp_path / "out.csv"
+    with temp_sibling(target) as part:
+        pass
+    part.with_name(f"{part.name}.lock").write_text("process 1 on host\n")
+    left = part
+    if is_folder:
+        part.mkdir()
+        left = part / "part-0"
+    left.write_text("rows of somebody else")
+
+    with temp_sibling(target) as part:
+        assert not part.exists()
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_at_a_temporary_name(tmp_path: Path) -> None:
+    """It is removed, not followed; so is the file of the lock, which is refused."""
+    target, other = tmp_path / "out.csv", tmp_path / "other"
+    other.write_text("mine")
+    with temp_sibling(target) as part:
+        pass
+    part.symlink_to(other)
+    with temp_sibling(target) as part:
+        assert not part.exists()
+    lock = part.with_name(f"{part.name}.lock")
+    lock.symlink_to(other)
+    with pytest.raises(JobError, match="symbolic links"), temp_sibling(target):
+        pass
+
+    assert other.read_text() == "mine"
+
+
+def test_two_jobs_that_finish_one_output(tmp_path: Path) -> None:
+    """Each has a temporary file for its part, so the last one wins as a whole."""
+    target = tmp_path / "out.csv.gz"
+
+    def first(path: Path) -> None:
+        path.write_text("fir")
+        write_atomically(
+            target, lambda other: other.write_text("second"), part=tmp_path / "b"
+        )
+        assert target.read_text() == "second"
+        path.write_text("first")
+
+    write_atomically(target, first, part=tmp_path / "a")
+
+    assert target.read_text() == "first"
+    assert [one.name for one in tmp_path.iterdir()] == ["out.csv.gz"]
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.csv.gz"])
+def test_a_part_that_is_gone(tmp_path: Path, name: str) -> None:
+    """Without it nothing was written, whatever is there under the final name."""
+    target = tmp_path / name
+    target.write_text("of somebody else")
+
+    with pytest.raises(JobError, match="cannot be put in place: No such file"):
+        move_file(tmp_path / "part", target)
+
+    assert target.read_text() == "of somebody else"
+
+
+def test_each_input_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """An escaped byte is not taken for a name that has the escape in it."""
+    names = [rb"\xe9.csv", b"\xe9.csv", rb"\\xe9.csv", b"\\\xe9.csv", b"e.csv"]
+    paths = [tmp_path / os.fsdecode(name) for name in names]
+    for path in paths:
+        path.touch()
+
+    assert len({identify(path).name for path in paths}) == len(names)
+
+
+def test_stdout_has_one_role(tmp_path: Path) -> None:
+    """Two tables in one stream could not be told apart; stdin is no output."""
+    pair = FilePair(None, None)
+    check_targets([pair], others={"delta": []}, force=False, unfinished=False)
+    check_targets([], others={"delta": [None]}, force=False, unfinished=False)
+
+    with pytest.raises(InputError, match=r"OUT and delta are the same .*: stdout"):
+        check_targets([pair], others={"delta": [None]}, force=False, unfinished=False)
+    for source in ("-", str(tmp_path / "in.arrow")):
+        (pair,) = expand_locations(source, "-")
+        pipe = through_files(pair, FileFormatOptions(format=Format.ARROW))
+        with pytest.raises(InputError, match=r"OUT and delta are the same .*: stdout"):
+            check_roles({"OUT": [pipe.target], "delta": [None]})
+    with pytest.raises(InputError, match="bad_rows cannot be stdin or stdout"):
+        local_path("-", "bad_rows")

@@ -11,7 +11,8 @@ import resource
 import stat
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import closing
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -19,9 +20,9 @@ from hypothesis import given, settings, strategies as st
 
 from tests.bulk.files.conftest import ADDED, cells, rewrite, rewrite_bytes
 from uid2_async.bulk.csv_files import CsvOutput, CsvReader
-from uid2_async.bulk.files import open_output, open_reader
+from uid2_async.bulk.files import TableWriter, open_output, open_reader
 from uid2_async.bulk.json_lines import JsonOutput, JsonReader
-from uid2_async.bulk.paths import Content, FileFormatOptions
+from uid2_async.bulk.paths import Content, FileFormatOptions, Remote
 from uid2_async.bulk.private_files import Disk
 from uid2_async.errors import InputError, JobError
 
@@ -393,6 +394,79 @@ def test_a_part_that_lost_something(tmp_path: Path) -> None:
 
     with pytest.raises(JobError, match="shorter than what was saved"):
         reopen(tmp_path, remembered)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.csv.gz", "out.parquet"])
+def test_a_part_that_another_took(tmp_path: Path, name: str) -> None:
+    """Outside of a resumed job, a missing part is an error, not an earlier success."""
+    options = FileFormatOptions().for_file(tmp_path / name)
+    output = open_output(None, options, tmp_path / "part", added=ADDED)
+    output.write(output.format(None, cells(1, 1)))
+    output.sync()
+    (tmp_path / name).write_text("of somebody else")
+    for part in tmp_path.glob("part*"):
+        part.unlink()
+
+    with pytest.raises(JobError, match="No such file"):
+        output.finish(tmp_path / name)
+
+    assert (tmp_path / name).read_text() == "of somebody else"
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz", "table.parquet"])
+def test_two_tables(tmp_path: Path, name: str) -> None:
+    """A second table of that name is refused; one of a like name has its own rows."""
+    target, like = (tmp_path / f"{'x' * 40}{at}{name}" for at in "12")
+    columns = {"A": Content.TEXT}
+    with closing(TableWriter(target, columns)) as table:
+        table.write({"A": ["first"]})
+        with pytest.raises(JobError, match="is being written by process"):
+            TableWriter(target, columns)
+        with closing(TableWriter(like, columns)) as other:
+            other.write({"A": ["other"]})
+            other.finish()
+        table.finish()
+
+    assert sorted(one.name for one in tmp_path.iterdir()) == [target.name, like.name]
+    for path, value in ((target, "first"), (like, "other")):
+        with closing(open_reader(path, FileFormatOptions())) as reader:
+            reader.select([0])
+            while (rows := reader.take(9)) is None:
+                reader.load()
+            assert list(rows.values(0)) == [value]
+
+
+class Upload(Remote):
+    """An output that needs some time."""
+
+    name = "s3://bucket/table.csv"
+    path = PurePath("table.csv.gz")
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        """Call *meanwhile* before the file is read."""
+        self.meanwhile = meanwhile
+        self.rows = b""
+
+    def deliver(self, whole: Path, *, job: str = "") -> None:
+        """Keep the rows."""
+        self.meanwhile()
+        self.rows = gzip.decompress(whole.read_bytes())
+
+
+def test_two_uploads(tmp_path: Path) -> None:
+    """The file of an upload is kept until it has ended; a second one is refused."""
+
+    def again() -> None:
+        with pytest.raises(JobError, match="is being written by process"):
+            TableWriter(upload, {"A": Content.TEXT}, folder=tmp_path)
+
+    upload = Upload(again)
+    table = TableWriter(upload, {"A": Content.TEXT}, folder=tmp_path)
+    table.write({"A": ["first"]})
+    table.finish()
+
+    assert upload.rows == b"A\nfirst\n"
+    assert not list(tmp_path.iterdir())
 
 
 def fail(number: int) -> Callable[..., Any]:

@@ -362,6 +362,15 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
         check_location(shared, [])
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal", "-staging", ".lock"])
+def test_a_state_is_not_named_like_a_file_of_another(
+    tmp_path: Path, suffix: str
+) -> None:
+    """The other state would delete or empty it."""
+    with pytest.raises(JobError, match="belongs to another state"):
+        check_location(tmp_path / f"people.db{suffix}", [])
+
+
 async def test_a_shared_folder_can_be_accepted(path: Path) -> None:
     """By who knows that all users of the machine are trusted."""
     path.parent.chmod(0o777)
