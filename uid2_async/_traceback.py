@@ -17,14 +17,20 @@ from collections.abc import (
     Callable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache, cached_property, wraps
+from enum import EnumType
+from functools import cache, cached_property, partial, wraps
+from numbers import Integral, Real
 from opcode import opmap
 from types import CodeType, FunctionType, MethodType, TracebackType
 from typing import Any, Final, TypeVar, cast
 
 from uid2_async.errors import ConfigError, InputError, UID2Error
+
+if typing.TYPE_CHECKING:
+    import attrs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -414,6 +420,11 @@ def _callers_part(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
+def keep_callers_frames(error: BaseException) -> BaseException:
+    """Remove the frames from *error* that are not the caller's code, and return it."""
+    return error.with_traceback(_callers_part(error.__traceback__))
+
+
 def _package_of(trace: TracebackType) -> str:
     name = trace.tb_frame.f_globals.get("__name__") or ""
     return str(name).partition(".")[0]
@@ -457,6 +468,65 @@ def _drop_values(error: BaseException) -> None:
 
 
 # --- arguments of a wrong type --------------------------------------------------------
+
+
+def check_types(
+    cls: type, fields: list[attrs.Attribute[Any]]
+) -> list[attrs.Attribute[Any]]:
+    """Make a class of options reject values that do not match their annotations.
+
+    A field transformer of attrs. The ConfigError names the option and, for an
+    enumeration, the values.
+    """
+    names = vars(sys.modules[cls.__module__])
+    own = inspect.get_annotations(cls)  # the others are checked by the base class
+    return [
+        _check_type(one, _resolve(one.type, names)) if one.name in own else one
+        for one in fields
+    ]
+
+
+def _check_type(field: attrs.Attribute[Any], hint: Any) -> attrs.Attribute[Any]:
+    for kind in (hint, *typing.get_args(hint)):
+        if isinstance(kind, EnumType):
+            return field.evolve(converter=partial(_to_member, field, kind))
+
+    def check(options: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not _fits_deeply(value, hint):
+            raise ConfigError(f"{field.name} must be {field.type}.")
+        if field.validator is not None:
+            field.validator(options, attribute, value)
+
+    return field.evolve(validator=check)
+
+
+def _to_member(field: attrs.Attribute[Any], kind: EnumType, value: object) -> Any:
+    if value is None and field.default is None:
+        return None
+    try:
+        return kind(value)
+    except ValueError:
+        pass
+    raise ConfigError(f"{field.name} must be one of {', '.join(map(str, kind))}.")
+
+
+def _fits_deeply(value: Any, hint: Any) -> bool:
+    """Return whether *value* and its elements match *hint*."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in _UNIONS:
+        return any(_fits_deeply(value, one) for one in args)
+    if isinstance(value, bool):
+        return hint in (bool, Any)
+    if not _fits(value, hint):
+        return False
+    if origin is Mapping:
+        pairs = zip((value, value.values()), args, strict=True)
+        return all(_fits_deeply(one, kind) for many, kind in pairs for one in many)
+    if origin is Sequence:
+        return not isinstance(value, str) and all(
+            _fits_deeply(one, args[0]) for one in value
+        )
+    return True
 
 
 _VARIABLE = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
@@ -508,7 +578,7 @@ def _fits(value: object, hint: Any) -> bool:
     if hint is None:
         return value is None
     origin = typing.get_origin(hint) or hint
-    if origin in {typing.Union, types.UnionType}:
+    if origin in _UNIONS:
         return any(_fits(value, one) for one in typing.get_args(hint))
     if origin is typing.Annotated:
         return _fits(value, typing.get_args(hint)[0])
@@ -521,9 +591,12 @@ def _fits(value: object, hint: Any) -> bool:
         return True
 
 
+_UNIONS = {typing.Union, types.UnionType}
 # What an annotation also accepts, or accepts instead if isinstance() cannot check it.
 _KINDS: dict[Any, Any] = {
     Any: object,
-    float: (float, int),
+    # The numbers of NumPy are numbers, too.
+    int: Integral,
+    float: Real,
     typing.Literal: (str, int, bytes, bool, type(None)),
 }

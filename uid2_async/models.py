@@ -322,7 +322,7 @@ class MapRow(RedactedRepr, frozen=True, gc=False):
     A reply has up to 5,000 rows, which are converted only when they are read.
 
     Attributes:
-        raw_uid: The raw UID, or None. Ignore it if there is a *reason*.
+        raw_uid: The raw UID, or None if there is a *reason*.
         previous_raw_uid: The raw UID before the last rotation, or None.
         refresh_from_s: *refresh_from* in seconds since the Unix epoch.
         reason: The operator's reason for not returning a raw UID, or None.

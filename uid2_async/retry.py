@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import msgspec
 
-from uid2_async._traceback import strip_tracebacks
+from uid2_async._traceback import check_types, strip_tracebacks
 from uid2_async.errors import (
     CallTimeoutError,
     CertificateError,
@@ -185,7 +185,7 @@ class RetryBudget:
         return f"RetryBudget({self.level}/{self.capacity})"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=check_types)
 class RetryPolicy:
     """How often, and after which wait, a failed attempt is retried.
 

@@ -12,6 +12,7 @@ import pytest
 from uid2_async import SessionPool, UID2Client
 from uid2_async.bulk import estimate as costs
 from uid2_async.bulk.estimate import Costs, RunCosts, work_out
+from uid2_async.errors import ConfigError
 from uid2_async.operator import LocalOperator
 from uid2_async.transport import Reply, Request
 
@@ -175,3 +176,16 @@ async def test_an_identity_takes_that_many_bytes() -> None:
     told = (wire.received + (1_250 - before) * 42) / 5_000
     assert wire.sent / 5_000 == pytest.approx(costs.SENT_BYTES, abs=0.5)
     assert told == pytest.approx(costs.RECEIVED_BYTES, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *(("concurrency", 0), ("processes", 0), ("batch_size", -1)),
+        *(("identities", -1), ("rows", -1), ("latency", -1)),
+    ],
+)
+def test_costs_of_impossible_numbers_are_refused(name: str, number: int) -> None:
+    """The error names them."""
+    with pytest.raises(ConfigError, match=name):
+        work_out(**{"identities": 1, name: number})

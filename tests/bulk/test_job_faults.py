@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
+import gc
 import os
 import threading
 from datetime import UTC, datetime
@@ -282,6 +284,66 @@ async def test_a_job_that_is_cancelled_while_it_opens(tmp_path: Path) -> None:
 
         assert [one.name for one in tmp_path.iterdir()] == ["in"]
         assert (await map_file(source, target, client=client, options=options)).complete
+
+
+async def test_a_job_that_is_cancelled_while_its_folder_is_deleted(
+    tmp_path: Path, state: Path | None
+) -> None:
+    """It is complete and could not be resumed, so it returns its summary."""
+    source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
+    target, folder = tmp_path / "out.csv", tmp_path / ".out.csv.uid2-job"
+    deleting, go_on = threading.Event(), threading.Event()
+
+    def fsync(descriptor: int) -> None:
+        if target.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
+            deleting.set()
+            go_on.wait(60)
+        os.fsync(descriptor)
+
+    disk: Any = SimpleNamespace(disk=lambda: Disk(fsync=fsync))
+    task = asyncio.create_task(run(source, target, state=state, disk=disk))
+    assert await asyncio.to_thread(deleting.wait, 60)
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    summary = await task
+
+    assert summary.complete
+    assert not folder.exists()
+
+
+async def test_a_job_that_is_cancelled_often_while_it_saves(tmp_path: Path) -> None:
+    """The error of a save that nobody waits for any more is not logged."""
+    source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
+    saving, go_on, reported = threading.Event(), threading.Event(), []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    ended = asyncio.Event()
+
+    def save(descriptor: int, data: bytes) -> int:
+        if b"@example.com" not in data:
+            return os.write(descriptor, data)
+        saving.set()
+        go_on.wait(60)
+        loop.call_soon_threadsafe(ended.set)
+        raise OSError(errno.ENOSPC, "No space left")
+
+    disk: Any = SimpleNamespace(disk=lambda: Disk(write=save))
+    task = asyncio.create_task(run(source, tmp_path / "out.csv", disk=disk))
+    assert await asyncio.to_thread(saving.wait, 60)
+    for _ in range(6):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del task
+    go_on.set()
+    await ended.wait()
+    for _ in range(10):
+        await asyncio.sleep(0.01)
+    gc.collect()
+
+    assert not reported
 
 
 @pytest.mark.parametrize("precheck", [True, False])

@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import math
+import threading
 from collections import deque
 from functools import partial
 from hashlib import sha256
@@ -20,16 +21,19 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from uid2_async import Email, UID2Client
+from uid2_async import Email, RetryPolicy, UID2Client
+from uid2_async.bulk.database import Query, Table
 from uid2_async.bulk.estimate import estimate_file
-from uid2_async.bulk.jobs import map_file
+from uid2_async.bulk.jobs import check_file, map_file
 from uid2_async.bulk.options import (
     FileJobOptions,
     JobOptions,
     MapOptions,
+    RefreshOptions,
     StatusOptions,
 )
 from uid2_async.bulk.paths import Format
+from uid2_async.bulk.state_jobs import refresh_state, sweep_by_status
 from uid2_async.errors import AuthError, ConfigError, InputError, JobError
 from uid2_async.hooks import CallFinished, Event
 from uid2_async.operator import LocalOperator
@@ -68,6 +72,44 @@ def visible(folder: Path) -> list[str]:
 def left_over(folder: Path) -> list[str]:
     """List what is hidden in a folder."""
     return sorted(one.name for one in folder.iterdir() if one.name.startswith("."))
+
+
+# --- arguments ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"client": None}, {"stop": threading.Event()}, {"on_progress": 5}]
+)
+@pytest.mark.parametrize("job", [map_file, check_file, refresh_state, sweep_by_status])
+async def test_wrong_arguments_are_refused_before_anything_is_made(
+    tmp_path: Path, client: UID2Client, job: Any, wrong: dict[str, Any]
+) -> None:
+    """An event of threads would block the event loop."""
+    paths = [tmp_path / "in.csv", tmp_path / "out.csv"]
+    paths[0].write_text("UID,INPUT,INPUT_TYPE\nx,a@example.com,email\n")
+    if job in (refresh_state, sweep_by_status):
+        paths = [tmp_path / "people.db"]
+    before = visible(tmp_path)
+
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        await job(*paths, **{"client": client, **wrong})
+
+    assert visible(tmp_path) == before
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, StopAsyncIteration])
+async def test_a_progress_callback_cannot_end_a_job_silently(
+    tmp_path: Path, client: UID2Client, error: type[BaseException]
+) -> None:
+    """Its error would look like a cancellation or like the end of a loop."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("mail\na@example.com\n")
+
+    def fail(progress: object) -> None:
+        raise error
+
+    with pytest.raises(JobError, match=f"on_progress raised {error.__name__}"):
+        await map_file(source, target, client=client, options=MAIL, on_progress=fail)
 
 
 # --- formats --------------------------------------------------------------------------
@@ -351,10 +393,6 @@ async def test_failed_rows_are_not_unmapped(
         ({"keys": ["id"]}, {"state": "people.db"}, "columns of a delta"),
         ({"segment": "a"}, {}, "only to a whole audience"),
         ({"max_removed": 0.5}, {}, "only to a whole audience"),
-        *(
-            ({"keys": ["id", name]}, {"state": "s.db", "delta": "d.csv"}, "of its own")
-            for name in ("CHANGE", "input_type", "OLD_UID")
-        ),
     ],
 )
 async def test_options_that_contradict(
@@ -527,6 +565,57 @@ async def test_options_of_several_names(tmp_path: Path, client: UID2Client) -> N
     )
 
     assert summary.mapped == summary.changes == 1
+
+
+OPTIONS: list[tuple[type[Any], dict[str, Any]]] = [
+    (MapOptions, {}),
+    (StatusOptions, {}),
+    (RefreshOptions, {}),
+    (Query, {"uri": "postgresql://host", "sql": "SELECT 1"}),
+    (Table, {"uri": "postgresql://host", "table": "mapped"}),
+    (RetryPolicy, {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "valid", "name"),
+    [
+        pytest.param(kind, valid, option.alias, id=f"{kind.__name__}-{option.alias}")
+        for kind, valid in OPTIONS
+        for option in attrs.fields(kind)
+        # Their types are loaded only by calls.
+        if (kind, option.alias) not in {(RetryPolicy, "stop"), (RetryPolicy, "wait")}
+    ],
+)
+def test_each_option_rejects_a_value_of_another_type(
+    kind: type[Any], valid: dict[str, Any], name: str
+) -> None:
+    """The error names the option, and comes before anything uses the value."""
+    with pytest.raises(ConfigError, match=name):
+        kind(**{**valid, name: object()})
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"names": "Snake"}, "names must be one of upper, snake"),
+        ({"api": "v4"}, "api must be one of v3, v2"),
+        ({"refresh_from": "ms"}, "refresh_from must be one of epoch, iso"),
+        ({"optout_rule": None}, "optout_rule must be one of any, each"),
+        ({"format": "xml"}, "format must be one of csv, jsonl, parquet, arrow"),
+        ({"concurrency": 2.5}, "concurrency must be int"),
+        ({"batch_size": True}, "batch_size must be int"),
+        ({"stall_timeout": "5"}, "stall_timeout must be float"),
+        ({"force": "no"}, "force must be bool"),
+        ({"identifiers": {"email": ["mail"]}}, "identifiers must be Mapping"),
+        ({"keys": "id"}, "keys must be Sequence"),
+        ({"keys": [1]}, "keys must be Sequence"),
+    ],
+)
+def test_wrong_options_are_named(option: dict[str, Any], words: str) -> None:
+    """The values of an enumeration are listed, and elements are checked."""
+    with pytest.raises(ConfigError, match=words):
+        MapOptions(**option)
 
 
 def test_numbers_of_a_job_are_positive() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import traceback
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from uid2_async.bulk import BulkMapper, MapFailure, Progress
 from uid2_async.bulk.private_files import System
 from uid2_async.operator import LocalOperator
 from uid2_async.protocol.normalize import identity_hash
+from virtual_time import VirtualLoop
 
 
 def emails(count: int) -> list[str]:
@@ -226,6 +228,91 @@ def test_a_body_that_is_too_large_is_split(
     failed = [record for record in records if isinstance(record.result, MapFailure)]
     assert [record.item for record in failed] == ["person7@example.com"]
     assert failed[0].result == MapFailure(error="PayloadTooLargeError", status=413)
+
+
+def test_a_size_that_is_too_large_is_remembered(
+    virtual: Any, make_operator: Any, refuse: Any
+) -> None:
+    """Each batch after the first few is sent once; another identity's 413 is not."""
+    poison = identity_hash(Email("person77@example.com"))
+
+    def respond(texts: list[str]) -> Any:
+        return refuse(413) if len(texts) > 3 or poison in texts else None
+
+    async def main() -> list[Any]:
+        mapper = BulkMapper(operator.client(), batch_size=100)
+        return await collect(mapper, emails(3_000))
+
+    operator = make_operator(respond)
+    records = virtual(main())
+
+    failed = [one.item for one in records if isinstance(one.result, MapFailure)]
+    assert failed == ["person77@example.com"]
+    # In twos, 1,500 are needed.
+    assert operator.requests < 1_600
+
+
+def test_one_identity_that_is_too_large_leaves_batches_large(
+    virtual: Any, make_operator: Any, refuse: Any
+) -> None:
+    """The size of the batches is not at fault."""
+    poison = identity_hash(Email("person7@example.com"))
+
+    async def main() -> list[Any]:
+        mapper = BulkMapper(operator.client(), batch_size=50)
+        return await collect(mapper, emails(10_000))
+
+    operator = make_operator(lambda texts: refuse(413) if poison in texts else None)
+    virtual(main())
+
+    # 200 without the one that fails.
+    assert operator.requests < 300
+
+
+def test_batches_that_failed_do_not_count_as_successes(
+    virtual: Any, make_operator: Any, refuse: Any
+) -> None:
+    """The message of a stall counts requests that succeeded."""
+
+    async def main() -> None:
+        mapper = BulkMapper(make_operator(lambda texts: refuse(413)).client())
+        with pytest.raises(errors.StalledError, match=r"s\. 0 had succeeded before"):
+            await collect(mapper, emails(5_000))
+
+    virtual(main())
+
+
+@pytest.mark.parametrize("option", ["client", "on_progress"])
+@pytest.mark.parametrize("value", [5, object(), asyncio.sleep])
+def test_wrong_arguments_are_refused_at_once(
+    make_operator: Any, option: str, value: Any
+) -> None:
+    """A callback that is async would never run."""
+    arguments = {"client": make_operator().client(), option: value}
+    with pytest.raises(errors.ConfigError, match=option):
+        BulkMapper(**arguments)
+
+
+class TickingLoop(VirtualLoop):
+    """Each look at the clock takes some time."""
+
+    def time(self) -> float:
+        """Return the virtual time."""
+        self.virtual.waited += 1e-6
+        assert self.virtual.waited < 1, "something looks at the clock all the time"
+        return super().time()
+
+
+def test_a_short_stall_timeout_does_not_block_the_loop(make_operator: Any) -> None:
+    """Even one that is over before it can be looked at."""
+
+    async def main() -> None:
+        mapper = BulkMapper(make_operator().client(), stall_timeout=1e-12)
+        with pytest.raises(errors.StalledError):
+            await collect(mapper, emails(3))
+
+    with asyncio.Runner(loop_factory=TickingLoop) as runner:
+        runner.run(main())
 
 
 def test_a_batch_that_always_fails_is_set_aside(
@@ -505,6 +592,60 @@ def test_a_key_may_raise_anything(
             found = await ends(records)
         silent = error in {*ENDS[:3], StopIteration}
         assert type(found) is (errors.JobError if silent else error)
+
+    virtual(main())
+
+
+def test_the_frames_of_the_callers_code_are_kept(
+    virtual: Any, make_operator: Any
+) -> None:
+    """Whatever part of the job runs it, and each time that the error is raised."""
+
+    def broken(item: object = None) -> Any:
+        raise ValueError("line 7")
+
+    def source() -> Iterator[str]:
+        yield from emails(3)
+        broken()
+
+    class Transport(make_operator):  # type: ignore[misc] # made by a fixture
+        async def send(self, request: Any) -> Any:
+            broken()
+
+    async def main() -> None:
+        for transport, items, key in (
+            (make_operator(), source(), None),
+            (make_operator(), emails(3), broken),
+            (Transport(), emails(3), None),
+        ):
+            async with BulkMapper(transport.client()).map(items, key) as records:
+                for error in (await ends(records), await ends(records)):
+                    frames = traceback.extract_tb(error.__traceback__)
+                    assert frames[-1].name == "broken"
+                    assert str(error) == "line 7"
+
+    virtual(main())
+
+
+@pytest.mark.parametrize("error", [*ENDS, StopIteration, ValueError])
+def test_a_progress_callback_may_raise_anything(
+    virtual: Any, make_operator: Any, error: type[BaseException]
+) -> None:
+    """The job ends with it: no records are lost for a consumer that goes on."""
+    calls = []
+
+    def fail_once(progress: Progress) -> None:
+        calls.append(progress)
+        if len(calls) == 2:
+            raise error
+
+    async def main() -> None:
+        mapper = BulkMapper(make_operator().client(), on_progress=fail_once)
+        async with mapper.map(emails(2_000)) as records:
+            found = [await ends(records), await ends(records)]
+        silent = error in {*ENDS[:3], StopIteration}
+        assert {type(one) for one in found} == {errors.JobError if silent else error}
+        assert len(calls) == 2
 
     virtual(main())
 

@@ -256,3 +256,17 @@ def test_a_signal_leaves_nothing(tmp_path: Path) -> None:
         rewrite(tmp_path / "in.csv", tmp_path / "out.csv", lambda: terminated)
 
     assert [one.name for one in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_an_output_that_could_not_be_written(tmp_path: Path) -> None:
+    """It is refused before the keys are loaded, and nothing is written."""
+    source = tmp_path / "in.csv"
+    source.write_text("T,x,x\ng,1,2\n")
+
+    def prepare() -> Work:
+        raise AssertionError
+
+    for target in ("out.parquet", "out.jsonl"):
+        with pytest.raises(InputError, match="several columns 'x'"):
+            rewrite(source, tmp_path / target, prepare)
+    assert list(tmp_path.iterdir()) == [source]

@@ -396,14 +396,15 @@ def test_names_that_are_not_utf8(capsys: pytest.CaptureFixture[str]) -> None:
         (True, True, Failure("X", "x"), True),
         (True, False, Failure("X", "x"), False),
         (False, True, Failure("X", "x"), False),
-        (True, True, Failure("X", "x", ExitCode.USAGE), False),
+        (True, True, Failure("X", "x", ExitCode.USAGE), True),
+        (False, True, Failure("X", "x", ExitCode.USAGE), False),
         (True, True, None, False),
     ],
 )
 def test_whether_a_retry_resumes(
     begun: bool, saved: bool, error: Failure | None, resumes: bool
 ) -> None:
-    """It does if the job had begun and left something; a refused one never does."""
+    """It does if the job had begun and left something, whatever ended it."""
     paths = {"IN": "in.csv", "OUT": "-", "--state": "people.db" if saved else None}
     display = JobDisplay(command="map", options=OutputOptions(), paths=paths)
     if begun:

@@ -80,7 +80,7 @@ def replies(data: bytes) -> None:
         lambda: tokens.parse_refresh_reply(data),
         lambda: read_body(data, bool),
         lambda: tokens.parse_logout_reply(data),
-        lambda: mapping.parse_status_reply(data),
+        lambda: mapping.parse_status_reply(data, ["a"]),
         lambda: mapping.buckets_call(datetime.now(UTC)).parse(data),
         lambda: KeyRing.from_json(data),
         lambda: IdentityTokens.from_json(data),

@@ -19,6 +19,7 @@ from uid2_async.protocol import mapping, wire
 
 HASH = "tMmiiTI7IaAcPpQPFQ65uMVCWH8av9jw4cwf/F5HVRQ="
 UID = "A" * 44
+ROW = {"u": UID, "p": None, "r": 1}
 HEX = b"6b" * 32
 MIXED = ["user@example.com", "nobody", "+12345678901", EmailHash(HASH), Email("x@y.z")]
 
@@ -95,7 +96,7 @@ def test_a_v3_reply_is_put_into_the_order_of_the_input() -> None:
     ],
 )
 def test_rows_are_never_guessed(payload: bytes, path: str) -> None:
-    """A reply of another length or shape is refused by its place."""
+    """A reply of another length or shape is refused, with its path."""
     query = mapping.prepare_map(["a@b.c", "b@b.c", "c@b.c"])
 
     with pytest.raises(ProtocolError) as caught:
@@ -103,6 +104,28 @@ def test_rows_are_never_guessed(payload: bytes, path: str) -> None:
 
     assert caught.value.path == path
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (ROW | {"e": "optout"}, Unmapped(UnmappedReason.OPTED_OUT)),
+        (ROW | {"e": ""}, Unmapped(UnmappedReason.UNKNOWN, "")),
+        (ROW | {"u": ""}, Unmapped(UnmappedReason.UNKNOWN)),
+        ({}, Unmapped(UnmappedReason.UNKNOWN)),
+    ],
+)
+def test_a_raw_uid_that_must_not_be_used_is_left_out(
+    row: dict[str, Any], expected: Unmapped
+) -> None:
+    """No consumer of the rows can take it for a mapped one; the others are kept."""
+    payload = reply(email_hash=[ROW, row])
+
+    found = mapping.parse_map_v3_rows(payload, {"email_hash": ["a", "b"]})
+
+    first, second = found["email_hash"]
+    assert first.mapped
+    assert (second.raw_uid, second.result) == (None, expected)
 
 
 def test_a_v3_reply_of_another_status_is_an_error() -> None:
@@ -231,6 +254,27 @@ def test_a_v2_reply_without_unmapped_ones_lacks_the_list() -> None:
         mapping.parse_map_v2_reply(payload, ["a"])
 
 
+OPTOUT_V2 = {"identifier": "a", "reason": "optout"}
+MAPPED_V2 = {"identifier": "a", "advertising_id": "u", "bucket_id": "b"}
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"mapped": [MAPPED_V2, MAPPED_V2 | {"advertising_id": "w"}]}, "body.mapped"),
+        ({"mapped": [MAPPED_V2], "unmapped": [OPTOUT_V2]}, "body.unmapped"),
+    ],
+)
+def test_v2_rows_are_never_guessed(body: dict[str, Any], path: str) -> None:
+    """A reply that contradicts itself is refused."""
+    with pytest.raises(ProtocolError) as caught:
+        mapping.parse_map_v2_reply(reply(**body), ["a"])
+
+    assert caught.value.path == path
+    empty = reply(mapped=[MAPPED_V2 | {"advertising_id": ""}])
+    assert mapping.parse_map_v2_reply(empty, ["a"])[0].raw_uid is None
+
+
 SINCE = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 
 
@@ -309,7 +353,8 @@ def test_a_status_request_is_read_as_built() -> None:
     built = json.loads(mapping.build_status_request(["a", "b"]))
 
     assert built == {"advertising_ids": ["a", "b"]}
-    status = mapping.parse_status_reply(answer(endpoints.opt_out_status, built))
+    payload = answer(endpoints.opt_out_status, built)
+    status = mapping.parse_status_reply(payload, ["a", "b"])
     assert status.opted_out == {}
 
 
@@ -347,7 +392,7 @@ def test_a_status_reply_is_read_as_built() -> None:
     found = mapping.OptedOutUID(advertising_id="canary", opted_out_since=5)
     payload = encode_success({"opted_out": [found]})
 
-    status = mapping.parse_status_reply(payload)
+    status = mapping.parse_status_reply(payload, ["other", "canary"])
 
     assert status.opted_out == {"canary": datetime_from_ms(5)}
     assert "canary" not in repr(found) + repr(status)
@@ -357,7 +402,18 @@ def test_a_wrong_status_reply_is_named() -> None:
     """A reply of another shape is refused by its place."""
     with pytest.raises(ProtocolError) as caught:
         mapping.parse_status_reply(
-            b'{"status":"success","body":{"opted_out":[{"advertising_id":"x"}]}}'
+            b'{"status":"success","body":{"opted_out":[{"advertising_id":"x"}]}}', ["x"]
         )
 
     assert caught.value.path == "body.opted_out[0]"
+
+
+def test_a_status_reply_lists_only_what_was_sent() -> None:
+    """Another spelling of a raw UID must not make an opted-out person look fine."""
+    found = mapping.OptedOutUID(advertising_id="canary", opted_out_since=5)
+    payload = encode_success({"opted_out": [found]})
+
+    with pytest.raises(ProtocolError, match="was not sent") as caught:
+        mapping.parse_status_reply(payload, ["CANARY"])
+
+    assert "canary" not in str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,27 @@ def test_the_current_version(run: Any) -> None:
         run(str(next(Path("table").glob("day=a/*.parquet"))), "x.parquet")
     with pytest.raises(InputError, match="is a Delta Lake table"):
         run("table/**/*.parquet", "x")
+
+
+def test_timestamps_of_spark(run: Any) -> None:
+    """INT96 timestamps keep their values, whatever the year."""
+    deltalake = pytest.importorskip("deltalake")
+    arrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
+    years = [datetime(year, 1, 1, tzinfo=UTC) for year in (1600, 1999, 9999)]
+    rows = {"id": [1, 2, 3], "mail": ["a@example.com"] * 3, "until": years}
+    deltalake.write_deltalake("table", arrow.table(rows))
+    (path,) = Path("table").glob("*.parquet")
+    (log,) = Path("table/_delta_log").glob("*.json")
+    before = path.stat().st_size
+    table = parquet.read_table(path)
+    parquet.write_table(table, path, use_deprecated_int96_timestamps=True)
+    assert parquet.ParquetFile(path).schema.column(2).physical_type == "INT96"
+    sizes = (f'"size":{size}' for size in (before, path.stat().st_size))
+    log.write_text(log.read_text().replace(*sizes))
+
+    run("table", "out.parquet")
+
+    assert [row["until"] for row in read("out.parquet")] == years
 
 
 def test_a_table_in_a_store(run: Any, bucket: Any) -> None:

@@ -69,6 +69,37 @@ def test_types_are_kept(server: Any, run: Any, tmp_path: Path) -> None:
     assert "6f1c0f9e-7a86-4b40-8d3c-1f2b3c4d5e6f" in Path("out.csv").read_text()
 
 
+def test_types_of_other_sources(server: Any, run: Any, operator: LocalOperator) -> None:
+    """Their values are kept; what cannot be stored is refused before a request."""
+    pa, ipc = map(pytest.importorskip, ("pyarrow", "pyarrow.ipc"))
+    largest = 2**64 - 1
+    columns = {
+        "email": pa.array(["a@example.com"]),
+        "big": pa.array([largest], pa.uint64()),
+        "bigs": pa.array([[largest, None]], pa.list_(pa.uint64())),
+        "day": pa.array([86_400_000], pa.date64()),
+        "kind": pa.array(["x"]).dictionary_encode(),
+        "ids": pa.array([["x"]], pa.list_(pa.string(), 1)),
+    }
+
+    def write(more: Any) -> None:
+        table = pa.table(columns | more)
+        with ipc.new_file("in.arrow", table.schema) as writer:
+            writer.write_table(table)
+
+    write({})
+    run("in.arrow", Table(server.uri(), "mapped"))
+    names = "big, bigs, day::text, kind, ids"
+    assert server.run(f"SELECT {names} FROM mapped") == [  # noqa: S608 - ours
+        (str(largest), [str(largest), None], "1970-01-02", "x", ["x"])
+    ]
+    asked = len(operator.calls)
+    write({"s": pa.array([{"a": 1}]), "l": pa.array([[["a"]]])})
+    with pytest.raises(InputError, match=r"types of columns: 's' \(struct.*, 'l' \("):
+        run("in.arrow", Table(server.uri(), "other"))
+    assert len(operator.calls) == asked
+
+
 def test_if_exists(server: Any, run: Any) -> None:
     """A table that exists stays, is replaced, or gets more rows."""
     query = Query(server.uri(), PEOPLE)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from inspect import signature
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -64,7 +67,7 @@ def _is_string(kind: Any) -> bool:
     )
 
 
-def writing(call: Callable[[], T]) -> T:
+def writing(call: Callable[[], T], column: str | None = None) -> T:
     """Wrap a call that writes, since Arrow's error texts might show data."""
     # The others come from values that Python types cannot represent.
     failures = (load_arrow().ArrowException, ValueError, TypeError, OverflowError)
@@ -72,8 +75,10 @@ def writing(call: Callable[[], T]) -> T:
         return attempt("The output cannot be written", call)
     except failures:
         pass
+    what = "rows" if column is None else f"column '{printable(column)}'"
     raise InputError(
-        "The rows cannot be written: the file format does not support their types.",
+        f"The {what} cannot be written: the file format does not support "
+        f"{'their types' if column is None else 'its type'}.",
         hint="Drop or cast the columns that are neither text nor numbers.",
     )
 
@@ -96,15 +101,13 @@ class ArrowRows:
 
     def values(self, column: int | str) -> list[str]:
         """List the values of an identifier column; see TextRows."""
-        missing = (None, self._null)
-        return [
-            "" if one in missing else str(one)
-            for one in self.batch.column(self._wanted[column]).to_pylist()
-        ]
+        texts = [one or "" for one in self.key_texts(column)]
+        return ["" if one == self._null else one for one in texts]
 
-    def key_texts(self, key: str) -> list[str | None]:
+    def key_texts(self, key: int | str) -> list[str | None]:
         """List the values of a key; see :meth:`texts`."""
-        return writing(partial(_texts, self.batch.column(self._wanted[key])))
+        array = self.batch.column(self._wanted[key])
+        return writing(partial(_texts, array), str(key))
 
     def texts(self) -> list[list[str | None]]:
         """List the values of all columns as text, for CSV.
@@ -112,51 +115,72 @@ class ArrowRows:
         Numbers and times are cast to strings by Arrow; bytes are base64; lists, structs
         and maps are JSON.
         """
-        return [writing(partial(_texts, one)) for one in self.batch.columns]
+        return self._each(_texts)
 
     def json_cells(self) -> list[list[str]]:
         """List the values of all columns as JSON; numbers stay numbers."""
-        return [writing(partial(_json_cells, one)) for one in self.batch.columns]
+        return self._each(_json_cells)
+
+    def _each(self, cells: Callable[[Any], list[T]]) -> list[list[T]]:
+        columns = zip(self.batch.schema.names, self.batch.columns, strict=True)
+        return [writing(partial(cells, one), name) for name, one in columns]
 
 
 def _decoded(array: Any) -> Any:
-    """Return plain values: no dictionaries or extensions, and no nested times."""
-    types = load_arrow().types
+    """Return an array without dictionaries, runs or extension types."""
+    arrow = load_arrow()
+    types, extension = arrow.types, getattr(array.type, "extension_name", "")
     if types.is_dictionary(array.type):
         return _decoded(array.dictionary_decode())
-    if getattr(array.type, "extension_name", "") == "arrow.uuid":
+    if types.is_run_end_encoded(array.type):
+        return _decoded(load_arrow("pyarrow.compute").run_end_decode(array))
+    if types.is_float16(array.type):
+        return array.cast(arrow.float64())
+    if extension == "arrow.uuid":
         texts = [None if one is None else str(one) for one in array.to_pylist()]
-        return load_arrow().array(texts, load_arrow().string())
-    if hasattr(array, "storage"):
-        array = array.storage
-    kind = _with_text_times(array.type)
-    return array if kind == array.type else array.cast(kind)
+        return arrow.array(texts, arrow.string())
+    if extension == "arrow.bool8":
+        return array.storage.cast(arrow.bool_())
+    return _decoded(array.storage) if hasattr(array, "storage") else array
 
 
-def _with_text_times(kind: Any) -> Any:
-    """Return a type whose nested times are text.
+def _values(array: Any) -> list[Any]:
+    """Return the values of a column as Python's, but times as text at any depth.
 
-    Python's have no nanoseconds, and no years after 9999.
+    Python's times have no nanoseconds, and no years after 9999.
     """
-    arrow = load_arrow()
-    types = arrow.types
-    if types.is_map(kind):
-        return arrow.map_(*map(_with_text_field, (kind.key_field, kind.item_field)))
-    if types.is_struct(kind):
-        return arrow.struct([_with_text_field(one) for one in kind])
-    if types.is_large_list(kind):
-        return arrow.large_list(_with_text_field(kind.value_field))
-    if types.is_list(kind) or types.is_fixed_size_list(kind):
-        return arrow.list_(
-            _with_text_field(kind.value_field), getattr(kind, "list_size", -1)
-        )
-    return kind
+    array = _decoded(array)
+    arrow, kind = load_arrow(), array.type
+    if _is_time(kind):
+        return _cast_to_text(array)
+    if arrow.types.is_map(kind):
+        entry = arrow.struct([kind.key_field, kind.item_field])
+        maps = _values(array.cast(arrow.list_(entry)))
+        return [one and [list(pair.values()) for pair in one] for one in maps]
+    if hasattr(array, "value_lengths"):  # lists of any kind, and views of lists
+        items, lengths = iter(_values(array.flatten())), array.value_lengths()
+        return [
+            None if length is None else list(islice(items, length))
+            for length in lengths.to_pylist()
+        ]
+    if arrow.types.is_struct(kind):
+        return _structs(array)
+    return list(array.to_pylist())
 
 
-def _with_text_field(field: Any) -> Any:
-    if _is_time(field.type):
-        return field.with_type(load_arrow().string())
-    return field.with_type(_with_text_times(field.type))
+def _structs(array: Any) -> list[dict[str, Any] | None]:
+    names = [field.name for field in array.type]
+    if len(set(names)) < len(names):
+        raise ValueError  # a dictionary would lose a value
+    columns = map(_values, array.flatten())
+    rows: list[dict[str, Any] | None] = [
+        {} if valid else None for valid in array.is_valid().to_pylist()
+    ]
+    for name, values in zip(names, columns, strict=True):
+        for row, value in zip(rows, values, strict=True):
+            if row is not None:
+                row[name] = value
+    return rows
 
 
 def _is_time(kind: Any) -> bool:
@@ -173,26 +197,33 @@ def _has_text(kind: Any) -> bool:
 def _is_number(kind: Any) -> bool:
     """Return whether values of a type are numbers in JSON."""
     types = load_arrow().types
-    floats = types.is_floating(kind) and not types.is_float16(kind)
     return bool(
         types.is_integer(kind)
         or types.is_boolean(kind)
         or types.is_decimal(kind)
-        or floats
+        or types.is_floating(kind)
     )
+
+
+def _cast_to_text(array: Any) -> list[Any]:
+    texts = array.cast(load_arrow().string())
+    if _is_time(array.type):
+        compute = load_arrow("pyarrow.compute")
+        if compute.any(compute.starts_with(texts, "<value out of range")).as_py():
+            raise ValueError  # a year after 32767 is not an error for Arrow
+    return list(texts.to_pylist())
 
 
 def _texts(array: Any) -> list[str | None]:
     """Return the values of a column as text."""
     array = _decoded(array)
     if _has_text(array.type):
-        texts: list[str | None] = array.cast(load_arrow().string()).to_pylist()
-        return texts
+        return _cast_to_text(array)
     return [
         one if one is None or one[0] != '"' else msgspec.json.decode(one)
         for one in (
             None if one is None else msgspec.json.encode(one).decode()
-            for one in array.to_pylist()
+            for one in _values(array)
         )
     ]
 
@@ -200,12 +231,51 @@ def _texts(array: Any) -> list[str | None]:
 def _json_cells(array: Any) -> list[str]:
     """Return the values of a column as JSON."""
     array = _decoded(array)
-    values = _texts(array) if _has_text(array.type) else array.to_pylist()
+    values = _texts(array) if _has_text(array.type) else _values(array)
     if _is_number(array.type):
         # JSON has no NaN or infinity.
         odd = {None, "nan", "-nan", "inf", "-inf"}
         return ["null" if one in odd else str(one) for one in values]
     return [msgspec.json.encode(one).decode() for one in values]
+
+
+def _int96_unit(open_as: Callable[..., Any], paths: list[str]) -> str | None:
+    """Return the unit that represents all INT96 timestamps, if there is one.
+
+    Arrow wraps timestamps that do not fit into 64 bits, and cuts fractions off.
+    """
+    files = [open_as(coerce_int96_timestamp_unit=unit) for unit in ("s", "us", "ns")]
+    batches = [file.iter_batches(_BATCH_ROWS, columns=paths) for file in files]
+    is_exact = {"us": True, "ns": True}
+    for seconds, micros, nanos in zip(*batches, strict=True):
+        if not _fits(seconds, micros.schema):
+            return None
+        if micros.cast(nanos.schema, safe=False) != nanos:
+            is_exact["us"] = False
+        if not _fits(micros, nanos.schema):
+            is_exact["ns"] = False
+    return next((unit for unit, exact in is_exact.items() if exact), None)
+
+
+def _fits(batch: Any, schema: Any) -> bool:
+    try:
+        batch.cast(schema)
+    except load_arrow().ArrowInvalid:
+        return False
+    return True
+
+
+def _count_rows(file: Any) -> int:
+    if hasattr(file, "count_rows"):
+        return int(file.count_rows())
+    # Before pyarrow 25, only by reading them.
+    batches = map(file.get_batch, range(file.num_record_batches))
+    return sum(batch.num_rows for batch in batches)
+
+
+def _has_nested_dictionary(field: Any) -> bool:
+    kind = field.type
+    return bool(load_arrow().types.is_nested(kind) and "dictionary<" in str(kind))
 
 
 class ArrowReader:
@@ -233,13 +303,32 @@ class ArrowReader:
     def _open(self) -> tuple[Any, Any, list[str], int]:
         """Open the file; read its schema, its columns and the number of rows."""
         if self.options.format is Format.PARQUET:
-            parquet = load_arrow("pyarrow.parquet").ParquetFile(
-                self._stream, buffer_size=_BUFFER_BYTES, pre_buffer=False
-            )
+            parquet = self._open_parquet()
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
             return parquet, schema, list(schema.names), int(rows)
         file = load_arrow("pyarrow.ipc").open_file(self._stream)
-        return file, file.schema, list(file.schema.names), int(file.count_rows())
+        return file, file.schema, list(file.schema.names), _count_rows(file)
+
+    def _open_parquet(self) -> Any:
+        """Open a Parquet file in the unit of its INT96 timestamps."""
+        open_as = partial(
+            load_arrow("pyarrow.parquet").ParquetFile,
+            self._stream,
+            buffer_size=_BUFFER_BYTES,
+            pre_buffer=False,
+        )
+        file = open_as()
+        paths = [one.path for one in _leaves(file) if one.physical_type == "INT96"]
+        if not paths:
+            return file
+        unit = _int96_unit(open_as, paths)
+        if unit is not None:
+            return open_as(coerce_int96_timestamp_unit=unit)
+        columns = ", ".join(f"'{printable(path)}'" for path in paths)
+        raise InputError(
+            f"{self.name} has INT96 timestamps that cannot be read exactly: {columns}.",
+            hint="Write them as INT64 timestamps in microseconds.",
+        )
 
     @property
     def bytes_read(self) -> int:
@@ -284,16 +373,22 @@ class ArrowReader:
                     break
                 skip -= rows
                 group += 1
-            batches: Iterator[Any] = self.file.iter_batches(
-                batch_size=_BATCH_ROWS,
-                row_groups=range(group, metadata.num_row_groups),
-            )
+            batches = self._from_groups(range(group, metadata.num_row_groups))
         else:
             count = self.file.num_record_batches
             batches = (self.file.get_batch(at) for at in range(count))
         for batch in batches:
             yield batch.slice(skip)  # which is empty if all of it is before
             skip = max(0, skip - batch.num_rows)
+
+    def _from_groups(self, groups: Sequence[int]) -> Iterator[Any]:
+        """Yield the record batches of row groups."""
+        runs = [groups]
+        if any(map(_has_nested_dictionary, self.schema)):
+            # Arrow cannot join the nested dictionaries of several row groups.
+            runs = [[group] for group in groups]
+        for run in runs:
+            yield from self.file.iter_batches(_BATCH_ROWS, row_groups=run)
 
     def load(self) -> bool:
         """Read more into memory; return False at the end of the file. Blocks."""
@@ -314,6 +409,19 @@ class ArrowReader:
             self._loaded = None
         return ArrowRows(part, self._wanted, self.options.null)
 
+    def no_rows(self) -> ArrowRows | None:
+        """Return zero rows, which show whether the types can be converted.
+
+        None if Arrow cannot make them: it has no empty arrays of unions.
+        """
+        try:
+            columns = self.schema.empty_table().combine_chunks().columns
+        except load_arrow().ArrowNotImplementedError:
+            return None
+        arrays = [column.chunk(0) for column in columns]
+        batch = load_arrow().RecordBatch.from_arrays(arrays, schema=self.schema)
+        return ArrowRows(batch, self._wanted, self.options.null)
+
     def _read(self, call: Callable[[], T]) -> T:
         """Wrap a call that reads, since Arrow's error texts might show data."""
         try:
@@ -325,7 +433,7 @@ class ArrowReader:
         what = str(self.options.format).capitalize()
         raise InputError(
             f"{self.name} cannot be read as {what}.",
-            hint=f"Check that it is complete, and that it is {what}.",
+            hint=f"Check that it is complete {what}, and that pyarrow supports it.",
         )
 
     def close(self) -> None:
@@ -383,30 +491,41 @@ class ArrowOutput:
         self._parquet: dict[str, Any] = {}
         if self._format is Format.PARQUET:
             self._parquet = _parquet_options(reader, schema, added)
-            _check_lossless(reader, schema, self._parquet)
         # The first array imports pandas, if installed. Here, in a thread, that does not
         # block the event loop.
         self._array([], self._arrow.string())
 
     def _input_schema(self, reader: Any) -> Any:
         """Return the input's columns; text columns are strings."""
-        arrow, types = self._arrow, self._arrow.types
+        arrow = self._arrow
         if isinstance(reader, ArrowReader):
-            if reader.options.format is self._format or self._format is Format.PARQUET:
+            if reader.options.format is self._format:
                 return reader.schema
-            # Parquet dictionaries differ between row groups, which Arrow files do not
-            # support.
             fields = [
-                one.with_type(one.type.value_type)
-                if types.is_dictionary(one.type)
-                else one
+                one.with_type(one.type.value_type) if self._decodes(one.type) else one
                 for one in reader.schema
             ]
+            if self._format is Format.ARROW:
+                nested = filter(_has_nested_dictionary, fields)
+                _refuse_types(reader, {one.name: one.type for one in nested})
             return arrow.schema(fields, reader.schema.metadata)
         header = [] if reader is None else reader.header
         if reader is not None:
             refuse_repeated(header, name=reader.name)
+            reader.convert_to("utf-8")
         return arrow.schema([arrow.field(one, arrow.string()) for one in header])
+
+    def _decodes(self, kind: Any) -> bool:
+        """Return whether a column of dictionaries is written as plain values.
+
+        Those of Parquet differ between row groups, which Arrow files do not support.
+        Parquet has no dictionaries of nested values.
+        """
+        types = self._arrow.types
+        return bool(
+            types.is_dictionary(kind)
+            and (self._format is Format.ARROW or types.is_nested(kind.value_type))
+        )
 
     def format(
         self,
@@ -537,61 +656,85 @@ def _create(path: Path) -> Any:
     return load_arrow().OSFile(os.fsencode(path), "wb")
 
 
-def _is_parquet(reader: Any) -> bool:
-    return isinstance(reader, ArrowReader) and reader.options.format is Format.PARQUET
-
-
 def _parquet_options(
     reader: Any, schema: Any, added: Mapping[str, Content]
 ) -> dict[str, Any]:
-    """Choose Parquet options like those of the input."""
+    """Choose Parquet options like those of the input.
+
+    Raises:
+        InputError: If Parquet would lose the type of a column.
+    """
+    options: dict[str, Any] = {}
+    is_arrow = isinstance(reader, ArrowReader)
+    is_parquet = is_arrow and reader.options.format is Format.PARQUET
+    before = _leaves(reader.file) if is_parquet else []
+    option = "write_time_adjusted_to_utc"  # since pyarrow 23
+    writer = load_arrow("pyarrow.parquet").ParquetWriter
+    if option in signature(writer).parameters and is_parquet:
+        zones = [str(leaf.logical_type) for leaf in before]
+        options[option] = any("Time(isAdjustedToUTC=true" in one for one in zones)
+    after = _written_leaves(reader, schema, options)
+    _refuse_types(reader, _lost_types(before, after))
     # Raw UIDs hardly repeat, so a dictionary of them would be discarded.
     distinct = {name for name in added if name.upper() in ("UID", "PREV_UID")}
-    options: dict[str, Any] = {
-        "use_dictionary": [one.name for one in schema if one.name not in distinct]
-    }
-    if not _is_parquet(reader):
-        return options
-    if any(load_arrow().types.is_nested(one.type) for one in schema):
-        options["use_dictionary"] = True  # names would have to be those of leaves
-    metadata = reader.file.metadata
-    if metadata.num_row_groups and metadata.num_columns:
-        codec = metadata.row_group(0).column(0).compression
-        options["compression"] = "NONE" if codec == "UNCOMPRESSED" else codec
-    if any("Time(isAdjustedToUTC=true" in one for one in _logical_types(reader.file)):
-        options["write_time_adjusted_to_utc"] = True
+    options["use_dictionary"] = [
+        leaf.path for leaf in after if leaf.path not in distinct
+    ]
+    if before and reader.file.metadata.num_row_groups:
+        group = reader.file.metadata.row_group(0)
+        codecs = [group.column(at).compression for at in range(len(before))]
+        # The added columns are compressed like the first one.
+        codecs += codecs[:1] * (len(after) - len(before))
+        options["compression"] = {
+            leaf.path: "NONE" if codec == "UNCOMPRESSED" else codec
+            for leaf, codec in zip(after, codecs, strict=True)
+        }
     return options
 
 
-def _logical_types(file: Any) -> list[str]:
-    leaves = map(file.schema.column, range(len(file.schema)))
-    return [str(leaf.logical_type) for leaf in leaves]
+def _leaves(file: Any) -> list[Any]:
+    """List the columns of a Parquet file; nested ones have several."""
+    return [file.schema.column(at) for at in range(len(file.schema))]
 
 
-def _check_lossless(reader: Any, schema: Any, options: Mapping[str, Any]) -> None:
-    """Reject columns of types that Arrow does not know and would not write."""
-    if not _is_parquet(reader):
-        return
+def _written_leaves(reader: Any, schema: Any, options: Mapping[str, Any]) -> list[Any]:
+    """Return the columns that would be written; reject those that cannot be."""
     parquet = load_arrow("pyarrow.parquet")
-    sample = io.BytesIO()
 
-    def write() -> None:
-        with parquet.ParquetWriter(sample, schema, **options) as writer:
-            writer.write_table(schema.empty_table())
+    def write(columns: Any) -> Any:
+        sample = io.BytesIO()
+        parquet.ParquetWriter(sample, columns, **options).close()
+        return parquet.ParquetFile(sample)
 
-    writing(write)
-    written = _logical_types(parquet.ParquetFile(sample))
-    lost = [
-        f"'{printable(reader.file.schema.column(at).path)}' ({before})"
-        for at, before in enumerate(_logical_types(reader.file))
-        if written[at] != before
-        and before != "None"
-        and (before, written[at]) not in _EQUIVALENT
-    ]
-    if lost:
+    def fails(field: Any) -> bool:
+        try:
+            write(load_arrow().schema([field]))
+        except (load_arrow().ArrowException, OSError):
+            return True
+        return False
+
+    with suppress(load_arrow().ArrowException, OSError):
+        return _leaves(write(schema))
+    _refuse_types(reader, {one.name: one.type for one in schema if fails(one)})
+    return writing(lambda: _leaves(write(schema)))
+
+
+def _lost_types(before: list[Any], after: list[Any]) -> dict[str, Any]:
+    """Return columns of types that Arrow does not know and would not write."""
+    lost: dict[str, Any] = {}
+    for leaf, written in zip(before, after, strict=False):
+        types = (str(leaf.logical_type), str(written.logical_type))
+        if types[0] not in ("None", types[1]) and types not in _EQUIVALENT:
+            lost[leaf.path] = types[0]
+    return lost
+
+
+def _refuse_types(reader: Any, types: Mapping[str, Any]) -> None:
+    if types:
+        columns = [f"'{printable(name)}' ({kind})" for name, kind in types.items()]
         raise InputError(
             f"{reader.name} has columns whose types cannot be written: "
-            f"{', '.join(lost)}.",
+            f"{', '.join(columns)}.",
             hint="Cast or drop them, or write CSV or JSON lines.",
         )
 

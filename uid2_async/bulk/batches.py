@@ -250,20 +250,20 @@ class Batch:
     rounds: int = 0
     generation: int = 0
 
-    def halves(self) -> tuple[Batch, Batch]:
-        """Split into halves, neither of them empty if there are two identities."""
-        first, second = Batch(), Batch()
-        left = (self.count + 1) // 2
+    def parts(self, size: int) -> list[Batch]:
+        """Split into batches of *size* identities; the last one may have fewer."""
+        parts = [Batch(rounds=self.rounds)]
         for key, group in self.groups.items():
-            count = len(group.identities)
-            cut = min(left, count)
-            left -= cut
-            for half, start, stop in ((first, 0, cut), (second, cut, count)):
-                if start < stop:
-                    half.groups[key] = group.part(start, stop)
-                    half.count += stop - start
-        first.rounds = second.rounds = self.rounds
-        return first, second
+            start, end = 0, len(group.identities)
+            while start < end:
+                if parts[-1].count == size:
+                    parts.append(Batch(rounds=self.rounds))
+                part = parts[-1]
+                stop = min(end, start + size - part.count)
+                part.groups[key] = group.part(start, stop)
+                part.count += stop - start
+                start = stop
+        return parts
 
 
 class Batcher:
@@ -279,7 +279,7 @@ class Batcher:
         """Make batches for *endpoint*; remember at least *window* / 2 identities."""
         self.ready: list[Batch] = []
         self._endpoint = endpoint
-        self._batch_size = batch_size
+        self.batch_size: int = batch_size
         self._send_raw = send_raw
         self._generation_size = max(1, window // 2)
         self._young: defaultdict[str, dict[bytes, Group]] = defaultdict(dict)
@@ -347,7 +347,7 @@ class Batcher:
         while index < len(identities):
             batch = self._open_batch(name, size)
             room = (self._endpoint.body_bytes - batch.size) // size
-            stop = index + min(self._batch_size - batch.count, room)
+            stop = index + min(self.batch_size - batch.count, room)
             group = batch.groups.get(key) or Group(subject)
             new, others = self._split_new(subject, identities[index:stop], group)
             known += others
@@ -360,7 +360,7 @@ class Batcher:
                 batch.groups[key] = group
                 batch.count += len(new)
                 batch.size += len(new) * size
-            if batch.count >= self._batch_size:
+            if batch.count >= self.batch_size:
                 self.ready.append(self._open.pop(name))
         return ranges
 

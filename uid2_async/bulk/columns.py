@@ -71,6 +71,26 @@ def refuse_repeated(header: Sequence[str], *, name: str) -> None:
         )
 
 
+def refuse_unencodable(header: Iterable[str], encoding: str, *, name: str) -> None:
+    """Reject names that cannot be written in the *encoding* of the output."""
+    lost = [one for one in header if not is_encodable(one, encoding)]
+    if lost:
+        raise InputError(
+            f"{name}: the name of the column {_quoted(lost)} cannot be written in "
+            f"{encoding}.",
+            hint='Rename it, or use `encoding="utf-8"`.',
+        )
+
+
+def is_encodable(text: str, encoding: str) -> bool:
+    """Return whether *text* can be written in *encoding*."""
+    try:
+        text.encode(encoding)
+    except UnicodeError:
+        return False
+    return True
+
+
 def find_column(
     header: Sequence[str], column: str, *, name: str = "", hint: str = ""
 ) -> int:

@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 import attrs
 
 from uid2_async._private import printable
-from uid2_async._traceback import strip_tracebacks
+from uid2_async._traceback import check_types, strip_tracebacks
 from uid2_async.bulk.paths import InputIdentity, Remote, load_extra
 from uid2_async.bulk.private_files import DISK, Disk, attempt, open_private, replace
 from uid2_async.errors import ConfigError, InputError, JobError, UID2Error
@@ -65,7 +65,7 @@ def _check_uri(_: object, __: object, uri: str) -> None:
     _display_uri(uri)
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=check_types)
 class Query(Remote):
     """The rows of a query, as the input of a job.
 
@@ -107,7 +107,7 @@ class Query(Remote):
             write_batches(cursor.fetch_record_batch(), copy, disk=disk)
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=check_types)
 class Table(Remote):
     """A table of a database, as the output of a job.
 
@@ -161,6 +161,27 @@ class Table(Remote):
             )
         return exists
 
+    def stored_schema(self, schema: Any) -> Any:
+        """Return a schema that the driver stores with the same values.
+
+        Raises:
+            InputError: If there is none, since a column has a type that it lacks.
+        """
+        kinds = [_stored_type(field.type) for field in schema]
+        fields = list(zip(schema, kinds, strict=True))
+        lost = [
+            f"'{printable(field.name)}' ({field.type})"
+            for field, kind in fields
+            if kind is None
+        ]
+        if lost:
+            raise InputError(
+                f"{self.name} cannot store the types of columns: {', '.join(lost)}.",
+                hint="Cast them, such as structs to JSON text, or drop them.",
+            )
+        arrow = importlib.import_module("pyarrow")
+        return arrow.schema([one.with_type(kind) for one, kind in fields])
+
     def deliver(self, whole: Path, *, job: str = "") -> None:
         """Write the table in one transaction, unless this job already has. Blocks."""
         with _connected(self) as connection:
@@ -191,8 +212,11 @@ class Table(Remote):
         exists = self._check(cursor, may_exist=False)
         ipc = importlib.import_module("pyarrow.ipc")
         with whole.open("rb") as file, ipc.open_file(file) as opened:
-            schema = opened.schema
-            batches = map(opened.get_batch, range(opened.num_record_batches))
+            schema = self.stored_schema(opened.schema)
+            batches = (
+                opened.get_batch(number).cast(schema)
+                for number in range(opened.num_record_batches)
+            )
             arrow = importlib.import_module("pyarrow")
             reader = arrow.RecordBatchReader.from_batches(schema, batches)
             cursor.adbc_ingest(_STAGING, reader, mode="create", temporary=True)
@@ -205,6 +229,29 @@ class Table(Remote):
         if exists:
             cursor.execute(f"DROP TABLE {self._full_name}")
         cursor.execute(f"CREATE TABLE {self._full_name} AS {rows}")
+
+
+def _stored_type(kind: Any) -> Any:
+    """Return the type as which the driver stores *kind* unchanged; None if it cannot.
+
+    It would store large values of uint64 as negative numbers.
+    """
+    arrow = importlib.import_module("pyarrow")
+    types = arrow.types
+    if types.is_uint64(kind):
+        return arrow.decimal128(20)
+    if types.is_date64(kind):
+        return arrow.date32()
+    if types.is_decimal(kind) and kind.bit_width < 128:  # noqa: PLR2004 - bits
+        return arrow.decimal128(kind.precision, kind.scale)
+    if types.is_dictionary(kind):
+        return _stored_type(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind):
+        item = kind.value_type
+        stored = None if types.is_nested(item) else _stored_type(item)
+        return kind if stored == item else stored and arrow.list_(stored)
+    is_flat = not types.is_nested(kind) or types.is_fixed_size_list(kind)
+    return kind if is_flat and not types.is_run_end_encoded(kind) else None
 
 
 def _quoted(name: str) -> str:
@@ -388,6 +435,8 @@ def _open_rows(deltalake: Any, location: str) -> Any:
     arrow = importlib.import_module("pyarrow")
     table = deltalake.DeltaTable(location)
     rows = deltalake.QueryBuilder().register("source", table)
+    # Spark writes INT96 timestamps, which in nanoseconds wrap after the year 2262.
+    rows.execute("SET datafusion.execution.parquet.coerce_int96 = 'us'")
     stream = rows.execute("SELECT * FROM source")
     reader = arrow.RecordBatchReader.from_stream(stream)
     plain = {arrow.string_view(): arrow.string(), arrow.binary_view(): arrow.binary()}

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final, Self, TypeAlias
 
 from uid2_async._failures import CONTROL_FLOW, fresh_error, is_cancelled
+from uid2_async._traceback import keep_callers_frames
 from uid2_async.bulk.batches import Batch, Batcher, Chunk, Source
 from uid2_async.bulk.limit import ConcurrencyLimit
 from uid2_async.bulk.options import JobOptions
@@ -108,7 +109,7 @@ class Dispatcher:
 
         All outcomes, including failures, are stored before their rows are returned.
         """
-        batch_size = options.batch_size or client.max_batch_size
+        self._batch_size = batch_size = options.batch_size or client.max_batch_size
         self._client = client
         self._options = options
         self._system = system
@@ -132,6 +133,7 @@ class Dispatcher:
             on_event=partial(emit, client.hooks),
         )
         self.batches: int = 0
+        self._successes = 0
         self.requests: int = 0
         self.is_drained: bool = False
         self._chunks: deque[Chunk] = deque()
@@ -208,9 +210,14 @@ class Dispatcher:
         """End the job with *error*, unless it has ended already."""
         if self._failure is None:
             # The frames of the failed task contain identities.
-            self._failure = _as_failure(error).with_traceback(None)
+            self._failure = keep_callers_frames(_as_failure(error))
             self._queue.clear()
         self._news.set()
+
+    def abort(self, error: BaseException) -> None:
+        """End the job for a consumer that failed: the next chunk raises *error*."""
+        self._chunks.clear()
+        self._fail(fresh_error(error))
 
     async def _yield_to_loop(self) -> None:
         """Yield to other tasks if this job has held the event loop long enough."""
@@ -298,6 +305,7 @@ class Dispatcher:
             if self._failure is not None:
                 # An exception must not be raised twice: its frames would accumulate.
                 failure, self._failure = self._failure, fresh_error(self._failure)
+                self._failure.__traceback__ = failure.__traceback__
                 raise failure
             if self._is_read and not self._chunks:
                 return None
@@ -351,6 +359,10 @@ class Dispatcher:
             if not self._queue:  # others took it before this worker had its permit
                 return
             batch = self._queue.popleft()
+            if batch.count > self._batcher.batch_size:
+                # It was made before the operator rejected a smaller one.
+                self._split(batch)
+                return
             rows = await self._send(batch)
         finally:
             self.limit.release()
@@ -359,13 +371,14 @@ class Dispatcher:
 
     async def _send(self, batch: Batch) -> Replies | None:
         """Send one batch. Return its outcomes, or None if it is sent again."""
-        batches = self.batches
+        successes = self._successes
         try:
             rows = await self._ask(batch)
         except UID2Error as error:
             self._last_error = error
-            return self._decide(batch, error, batches)
+            return self._decide(batch, error, successes)
         self.limit.succeeded()
+        self._successes += 1
         self._is_reached = True
         self._reset_stall()
         return rows
@@ -442,7 +455,7 @@ class Dispatcher:
         self._flush_if_stuck()
         self._news.set()
 
-    def _decide(self, batch: Batch, error: UID2Error, batches: int) -> Replies | None:
+    def _decide(self, batch: Batch, error: UID2Error, successes: int) -> Replies | None:
         """Return the failures of a batch that ended in *error*, or requeue it."""
         decision = classify(error)
         if isinstance(error, _FATAL) and not decision.retry:
@@ -459,18 +472,30 @@ class Dispatcher:
             self.limit.throttle(batch.generation, error.retry_after)
             self._requeue(batch, first=True)
         elif isinstance(error, PayloadTooLargeError) and batch.count > 1:
-            self._unanswered += 1
-            for half in reversed(batch.halves()):
-                self._requeue(half, first=True)
-        elif decision.retry and not self._is_bad_batch(batch, batches):
+            # Batches of this size would be rejected as well.
+            self._flush()
+            half = (batch.count + 1) // 2
+            self._batcher.batch_size = min(self._batcher.batch_size, half)
+            self._split(batch)
+        elif decision.retry and not self._is_bad_batch(batch, successes):
             self._requeue(batch, first=False)
         else:
+            if isinstance(error, PayloadTooLargeError):
+                # One identity is too large, so the size of batches was not at fault.
+                self._batcher.batch_size = self._batch_size
             return self._failures(batch, error)
         return None
 
-    def _is_bad_batch(self, batch: Batch, batches: int) -> bool:
+    def _split(self, batch: Batch) -> None:
+        """Send smaller batches instead."""
+        parts = batch.parts(self._batcher.batch_size)
+        self._unanswered += len(parts) - 1
+        for part in reversed(parts):
+            self._requeue(part, first=True)
+
+    def _is_bad_batch(self, batch: Batch, successes: int) -> bool:
         """Return whether a batch failed too often while others succeeded."""
-        batch.rounds += self.batches > batches
+        batch.rounds += self._successes > successes
         return batch.rounds >= _MAX_ROUNDS
 
     def _failures(self, batch: Batch, error: UID2Error) -> Replies:
@@ -507,16 +532,16 @@ class Dispatcher:
         while True:
             ends = self._stall_began + timeout + self.limit.longest_hint
             left = ends - self._now()
-            if left > 0:
-                await self._sleep_awake(min(left, timeout / _STALL_CHECKS))
-            elif self._queue or self.limit.in_flight:
+            if left <= 0 and (self._queue or self.limit.in_flight):
                 error = type(self._last_error).__name__ if self._last_error else "none"
                 raise StalledError(
                     f"Stopped: no request has succeeded in the last {timeout:g} s. "
-                    f"{self.batches} had succeeded before. Last error: {error}."
+                    f"{self._successes} had succeeded before. Last error: {error}."
                 )
-            else:
+            if left <= 0:
                 self._reset_stall()
+                left = timeout
+            await self._sleep_awake(min(left, timeout / _STALL_CHECKS))
 
     def _reset_stall(self) -> None:
         """Measure from now on how long nothing has succeeded."""

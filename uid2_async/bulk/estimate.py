@@ -16,10 +16,11 @@ import attrs
 from uid2_async.bulk.batches import Batcher, Chunk, IdentityColumn
 from uid2_async.bulk.columns import InputWarnings, RowStatus
 from uid2_async.bulk.files import open_reader
-from uid2_async.bulk.options import MapOptions
+from uid2_async.bulk.options import MapOptions, check_above_zero
 from uid2_async.bulk.outcomes import MAP_V3
 from uid2_async.bulk.paths import Remote
 from uid2_async.bulk.stores import copy_path, expand_locations, through_files
+from uid2_async.errors import ConfigError
 
 # The time before the command reads a row, most of it for imports.
 START_SECONDS: Final = 0.8
@@ -96,7 +97,15 @@ def work_out(
         concurrency: Requests in flight, in all processes together.
         latency: Seconds that the operator takes per request.
         processes: The number of processes that share the work, each on its own core.
+
+    Raises:
+        ConfigError: If a number is too small.
     """
+    check_above_zero(
+        batch_size=batch_size, concurrency=concurrency, processes=processes
+    )
+    if min(identities, rows or 0, latency) < 0:
+        raise ConfigError("identities, rows and latency must not be negative.")
     read = identities if rows is None else rows
 
     def run(asked: int, row_seconds: float, *, in_steps: bool = True) -> RunCosts:

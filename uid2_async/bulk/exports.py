@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk, IdentityColumn
-from uid2_async.bulk.files import TableWriter
-from uid2_async.bulk.options import DELTA_COLUMNS, MapOptions
+from uid2_async.bulk.files import TableWriter, check_output
+from uid2_async.bulk.options import MapOptions
 from uid2_async.bulk.outcomes import Endpoint, MapFailure, OptOutRule, Outcome
 from uid2_async.bulk.paths import (
     Content,
+    FileFormatOptions,
     FilePair,
     Location,
     check_roles,
     check_targets,
+    path_of,
     state_paths,
 )
 from uid2_async.bulk.private_files import DISK, Disk
@@ -39,11 +41,14 @@ from uid2_async.bulk.state_values import (
     StateRow,
 )
 from uid2_async.bulk.stores import locate
+from uid2_async.errors import InputError
 from uid2_async.models import IdentityType, UnmappedReason
 from uid2_async.protocol import base64
 
 if TYPE_CHECKING:
     from uid2_async.bulk.job import RowGroup  # which imports aiohttp
+
+DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
 
 _EXPORTED: Final = {
     "INPUT_TYPE": Content.TEXT,
@@ -232,6 +237,18 @@ def _by_kind(cells: Iterable[_Cell]) -> dict[IdentityType, list[bytes]]:
     for _, kind, identity in cells:
         found[kind].append(identity)
     return found
+
+
+def check_delta(target: str, keys: Sequence[str] = ()) -> None:
+    """Reject a delta that could not be written, before anything is sent. Blocks."""
+    taken = [key for key in keys if key.upper() in DELTA_COLUMNS]
+    if taken:
+        raise InputError(
+            f"The delta has a column '{taken[0].upper()}' of its own.",
+            hint="Rename the key in the input.",
+        )
+    options = FileFormatOptions().for_file(path_of(locate(target)))
+    check_output(None, options, dict.fromkeys((*DELTA_COLUMNS, *keys), Content.TEXT))
 
 
 def check_export(

@@ -25,7 +25,7 @@ from uid2_async.bulk.paths import (
     temp_sibling,
 )
 from uid2_async.bulk.private_files import DISK, Disk
-from uid2_async.bulk.text import OnBadRow, TextOutput, TextRows, open_stdio
+from uid2_async.bulk.text import OnBadRow, TextOutput, TextReader, TextRows, open_stdio
 
 if TYPE_CHECKING:
     from uid2_async.bulk.arrow import ArrowOutput, ArrowReader, ArrowRows
@@ -86,6 +86,21 @@ def open_output(
         return arrow.ArrowOutput(reader, options, part, **how)
     kind = JsonOutput if options.format is Format.JSONL else CsvOutput
     return kind(reader, options, part, **how)
+
+
+def check_output(
+    reader: Reader | None, options: FileFormatOptions, added: Mapping[str, Content]
+) -> None:
+    """Reject an output that could not be written, before anything is sent. Blocks.
+
+    From then on, the *reader* rejects the rows that could not be converted.
+    """
+    # As if it already had its final name, so that nothing is opened.
+    part = None if options.format is None or options.format.is_text else Path()
+    output = open_output(reader, options, part, added=added, saved=0)
+    rows = None if isinstance(reader, TextReader | None) else reader.no_rows()
+    if rows is not None:
+        output.format(rows, dict.fromkeys(added, ()))
 
 
 class TableWriter:

@@ -26,8 +26,9 @@ from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk, Source
 from uid2_async.bulk.columns import IdentifierColumns, RowFormatter
 from uid2_async.bulk.csv_files import CsvReader
+from uid2_async.bulk.database import Table
 from uid2_async.bulk.dispatch import Dispatcher
-from uid2_async.bulk.files import Reader, Rows, TableWriter, open_reader
+from uid2_async.bulk.files import Reader, Rows, TableWriter, check_output, open_reader
 from uid2_async.bulk.json_lines import JsonReader
 from uid2_async.bulk.options import (
     FileProgress,
@@ -35,6 +36,7 @@ from uid2_async.bulk.options import (
     JobSummary,
     MapOptions,
     StatusOptions,
+    check_arguments,
 )
 from uid2_async.bulk.outcomes import Endpoint
 from uid2_async.bulk.paths import (
@@ -112,7 +114,8 @@ def job_settings(
     state: MappingState | str | os.PathLike[str] | None = None,
     delta: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Return the settings that all jobs share, with a state that may not be open."""
+    """Check and return the settings that all jobs share; the state may not be open."""
+    on_progress = check_arguments(client, on_progress, stop)
     if state is not None and not isinstance(state, MappingState):
         state = MappingState(
             local_path(state, "state"),
@@ -247,7 +250,7 @@ class FileJob(Job):
     def open(
         self, file: InputFile, on_bad_row: OnBadRow = None, *, resume: bool = False
     ) -> tuple[Reader, IdentifierColumns]:
-        """Open an input and find its columns. Blocks.
+        """Open an input, find its columns, and check its output. Blocks.
 
         To *resume*, skip the rows that are already in its output.
         """
@@ -261,8 +264,13 @@ class FileJob(Job):
                 file.source, file.reading, name=name, on_bad_row=on_bad_row
             )
         try:
+            target, schema = file.named.target, getattr(reader, "schema", None)
+            if isinstance(target, Table) and schema is not None:
+                target.stored_schema(schema)
             columns = self.find(reader.header, name=reader.name)
             reader.select(columns.wanted, self.keys, self.formatter.contents)
+            if self.table is None:
+                check_output(reader, file.writing, self.formatter.contents)
             if resume and file.saved is not None and file.saved.rows:
                 reader.skip(file.saved.rows)
         except BaseException:

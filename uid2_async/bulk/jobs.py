@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, aclosing, closing
 from functools import partial
 from itertools import accumulate
@@ -26,6 +26,7 @@ from uid2_async._portal import run_in_thread
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.columns import OutcomeColumns, StatusColumns, find_identifiers
 from uid2_async.bulk.database import Query, Table
+from uid2_async.bulk.exports import check_delta
 from uid2_async.bulk.job import (
     BadRows,
     FileJob,
@@ -234,13 +235,15 @@ def _map_job(
     )
 
 
-def _check_delta(options: MapOptions, state: object, delta: object) -> None:
-    """Reject a delta without a state, and an audience or keys without a delta."""
+def _check_delta(options: MapOptions, state: object, delta: str | None) -> None:
+    """Reject a delta that could not be written, and what needs one without it."""
     if delta is not None and state is None:
         raise ConfigError(
             "A delta lists the changes of a state.",
             hint="Name a state as well (`state`).",
         )
+    if delta is not None:
+        check_delta(delta, options.keys)
     if options.full and delta is None:
         raise ConfigError(
             "People missing from a full input are listed in the delta.",
@@ -291,11 +294,25 @@ async def _run(prepare: Callable[[], FileJob]) -> JobSummary:
         else:
             async with open_state(job.state) as state:
                 summary = await run_with_state(job, state)
-        if summary.complete and job.folder is not None:
-            await run_in_thread(job.folder.discard)
-    finally:
+    except BaseException:
         await run_in_thread(partial(job.resources.__exit__, *sys.exc_info()))
+        raise
+    if job.folder is not None:
+        job.folder.is_done = summary.complete
+    await _finish(run_in_thread(partial(job.resources.__exit__, None, None, None)))
     return attrs.evolve(summary, seconds=time.monotonic() - job.started_at)
+
+
+async def _finish(closing: Coroutine[Any, Any, object]) -> None:
+    """Wait for the last step of a job, even if it is cancelled meanwhile.
+
+    The outputs are complete, and without its folder, a job cannot be resumed.
+    """
+    task = asyncio.create_task(closing)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
 
 
 def _close_cancelled(job: FileJob) -> None:
@@ -408,7 +425,8 @@ def _check_inputs(job: FileJob) -> bool:
 
     Resumed jobs have done it before, unless they collect the bad rows of all inputs
     again. Jobs with a state read everything first. Otherwise, only the headers are
-    read, so that a missing column of the last input is found.
+    read, so that a missing column of the last input, or one that its output could not
+    have, is found.
 
     Returns:
         Whether all inputs were read.
@@ -422,7 +440,7 @@ def _check_inputs(job: FileJob) -> bool:
     whole = job.options.precheck
     if job.folder is not None and job.folder.checkpoints:
         whole = job.bad_rows is not None
-    if job.state is not None or job.folder is None or not whole:
+    if job.state is not None or not whole:
         try:
             for open_file in opens:
                 open_file()[0].close()

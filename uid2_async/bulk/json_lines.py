@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
-from uid2_async.bulk.columns import refuse_repeated, refuse_taken
+from uid2_async.bulk.columns import is_encodable, refuse_repeated, refuse_taken
 from uid2_async.bulk.paths import Content, FileFormatOptions
 from uid2_async.bulk.text import (
     DAMAGE,
@@ -41,6 +41,12 @@ _NULL: Final = msgspec.Raw(b"null")
 # RecursionError: nested too deeply. UnicodeError: half of a surrogate pair.
 _DEFECTS: Final = (msgspec.MsgspecError, RecursionError, UnicodeError)
 _JSON_HINT: Final = "Each line must have one JSON object."
+_KEY_HINT: Final = (
+    "Write JSON lines, or make sure that one of the first lines has all keys."
+)
+_HALF_HINT: Final = (
+    "A \\u escape is half of a surrogate pair. Write the character, or both halves."
+)
 
 
 def _decode_odd(line: str) -> _Object | None:
@@ -86,6 +92,11 @@ class JsonReader(TextReader):
         self._added: Collection[str] = ()
         self._taken: frozenset[str] = frozenset()
         self._checked: list[str] = []
+        # The keys whose values are written in another format or to the delta, and in
+        # which encoding. In another format, these are all keys that a row may have.
+        self._is_converted = False
+        self._written: frozenset[str] | None = None
+        self._written_in: str = "utf-8"
         self.header: Sequence[str] = self._read_header()
 
     def _read_header(self) -> list[str]:
@@ -123,6 +134,15 @@ class JsonReader(TextReader):
                 hint="Write the identifiers of each row as a key of its object.",
             )
         super().select(columns, keys, added)
+        named = [at for key, at in self._wanted.items() if isinstance(key, str)]
+        if named and not self._is_converted:
+            self._written = frozenset(map(self.header.__getitem__, named))
+
+    def convert_to(self, encoding: str) -> None:
+        """See :meth:`TextReader.convert_to`."""
+        super().convert_to(encoding)
+        self._is_converted = True
+        self._written, self._written_in = frozenset(self.header), encoding
 
     def take(self, rows: int) -> TextRows | None:
         """See :meth:`TextReader.take`."""
@@ -180,11 +200,35 @@ class JsonReader(TextReader):
             keys = list(row)
             if keys != self._checked:  # most rows repeat the keys of the last
                 if not self._taken.isdisjoint(map(str.casefold, keys)):
-                    refuse_taken(keys, self._added, name=self.name)
+                    where = f"{self.name}, line {self._line + at + 1}"
+                    refuse_taken(keys, self._added, name=where)
                 self._checked = keys
+            if self._written is not None and (
+                lost := self._find_loss(row, line, self._written)
+            ):
+                self._reject(*lost, line, at)
+                continue
             lines.append(at)
             found.append(row)
         return lines, found
+
+    def _find_loss(
+        self, row: _Object, line: str, written: frozenset[str]
+    ) -> tuple[str, str] | None:
+        """Return why a row cannot be written in another format, and a hint."""
+        if self._is_converted and not written.issuperset(row):
+            cause = f"a key is missing in the first {_HEADER_ROWS:,} rows"
+            return cause, _KEY_HINT
+        # Only escapes can mean characters that the encoding of the file lacks.
+        if "\\u" not in line:
+            return None
+        text = "".join([_text(row.get(key, _NULL)) for key in written])
+        if not is_encodable(text, "utf-8"):
+            return "a value is not valid Unicode", _HALF_HINT
+        if not is_encodable(text, self._written_in):
+            hint = 'Convert the input to UTF-8, and use `encoding="utf-8"`.'
+            return f"a value cannot be written in {self._written_in}", hint
+        return None
 
     def _explain(self, line: str) -> tuple[str, str]:
         """Return the cause and hint for a line that cannot be read."""
@@ -196,14 +240,6 @@ class JsonReader(TextReader):
     def parse(self, records: list[str]) -> list[list[str]]:
         """List the values of all columns; see :meth:`TextRows.texts`."""
         _, found = self._parse(records)
-        known = set(self.header)
-        if any(row.keys() - known for row in found):
-            raise InputError(
-                f"{self.name}: a row has a key that is missing in the first "
-                f"{_HEADER_ROWS:,} rows.",
-                hint="Write JSON lines, or make sure that one of the first lines has "
-                "all keys.",
-            )
         return [[_text(row.get(key, _NULL)) for row in found] for key in self.header]
 
 

@@ -44,8 +44,8 @@ class ConcurrencyLimit:
         in_flight: The number in flight.
         generation: The number of cuts so far.
         throttled: How often the operator asked to slow down.
-        longest_hint: The longest acceptable wait that the operator asked for since the
-            last success.
+        longest_hint: The longest acceptable wait that the operator asked for, until a
+            success after it.
     """
 
     def __init__(
@@ -104,7 +104,9 @@ class ConcurrencyLimit:
         """Record an answered batch."""
         self._outcomes.append(True)
         self._cuts_in_a_row = 0
-        self.longest_hint = 0.0
+        if self._now() >= self._gate_until:
+            # Otherwise it was in flight when the operator asked for the wait.
+            self.longest_hint = 0.0
         step = 1.0 if self.generation == 0 else 1.0 / self.limit
         if self.limit >= _CAUTION_FROM * self._cut_at:
             step *= _CAUTION_SPEED

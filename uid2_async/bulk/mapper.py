@@ -20,7 +20,7 @@ from uid2_async._failures import CONTROL_FLOW
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, Source
 from uid2_async.bulk.dispatch import Dispatcher
-from uid2_async.bulk.options import JobOptions
+from uid2_async.bulk.options import JobOptions, check_arguments
 from uid2_async.bulk.outcomes import MapFailure, MapRecord, Outcome, Progress
 from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.client import UID2Client
@@ -67,10 +67,10 @@ class BulkMapper:
             on_progress: Called after each chunk of a few hundred records.
 
         Raises:
-            ConfigError: If an option is not greater than zero.
+            ConfigError: If an argument is invalid.
         """
         self._client = client
-        self._on_progress = on_progress
+        self._on_progress = check_arguments(client, on_progress)
         self._system = _system
         self._options = JobOptions(
             batch_size=batch_size,
@@ -190,9 +190,7 @@ class Records(Generic[T]):
     def _count(self, chunk: Chunk) -> list[Outcome]:
         """Count and return the outcomes of a chunk."""
         (outcomes,) = chunk.outcomes()
-        unmapped = [
-            one for one in outcomes if one.raw_uid is None or one.reason is not None
-        ]
+        unmapped = [one for one in outcomes if one.raw_uid is None]
         counts = self._counts
         counts["rows"] += len(outcomes)
         counts["mapped"] += len(outcomes) - len(unmapped)
@@ -200,7 +198,12 @@ class Records(Generic[T]):
         for outcome in unmapped:
             counts[_status(outcome)] += 1
         if self._on_progress is not None:
-            self._on_progress(self.progress)
+            try:
+                self._on_progress(self.progress)
+            except BaseException as error:
+                # The consumer does not get these records, so the job cannot go on.
+                self._dispatcher.abort(error)
+                raise
         return outcomes
 
 

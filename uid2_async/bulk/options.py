@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -12,11 +14,12 @@ from typing import Any, Final
 
 import attrs
 
-from uid2_async._traceback import strip_tracebacks
+from uid2_async._failures import CONTROL_FLOW
+from uid2_async._traceback import check_types, strip_tracebacks
 from uid2_async.bulk.columns import PHONE, IdentifierColumns, find_identifiers
 from uid2_async.bulk.outcomes import OptOutRule, Progress
 from uid2_async.bulk.paths import FileFormatOptions
-from uid2_async.errors import ConfigError
+from uid2_async.errors import ConfigError, JobError
 from uid2_async.phones import check_country, load_countries
 from uid2_async.protocol.normalize import KINDS
 
@@ -42,10 +45,39 @@ class Api(StrEnum):
     V2 = "v2"
 
 
+def check_arguments(
+    client: object, on_progress: Any, stop: object = None
+) -> Callable[[Any], object] | None:
+    """Check the arguments of a job that are not options, before it starts.
+
+    Returns:
+        *on_progress*, unable to end the caller silently.
+
+    Raises:
+        ConfigError: If one of them has the wrong type.
+    """
+    from uid2_async.client import UID2Client  # noqa: PLC0415 - imports aiohttp
+
+    if not isinstance(client, UID2Client):
+        raise ConfigError("client must be a UID2Client.")
+    if stop is not None and not isinstance(stop, asyncio.Event):
+        raise ConfigError("stop must be an asyncio.Event.")
+    if on_progress is None:
+        return None
+    if not callable(on_progress) or inspect.iscoroutinefunction(on_progress):
+        raise ConfigError("on_progress must be a function that is not async.")
+
+    def report(progress: object) -> None:
+        try:
+            on_progress(progress)
+        except CONTROL_FLOW as error:
+            raise JobError(f"on_progress raised {type(error).__name__}.") from None
+
+    return report
+
+
 # For options that do not affect the output: they may change on resume.
 _MAY_CHANGE: Final = {"may_change": True}
-
-DELTA_COLUMNS: Final = ("CHANGE", "INPUT_TYPE", "IDENTITY_HASH", "UID", "OLD_UID")
 
 _SEGMENT: Final = "default"
 _MAX_REMOVED: Final = 0.05
@@ -54,12 +86,16 @@ _MAX_REMOVED: Final = 0.05
 MAX_CONCURRENCY: Final = 10_000
 
 
+def check_above_zero(**options: float | None) -> None:
+    """Raise a ConfigError if a number is not greater than zero."""
+    for name, value in options.items():
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} must be greater than zero.")
+
+
 def _check_number(_: object, option: attrs.Attribute[Any], value: Any) -> None:
     """Reject a number that is not greater than zero, and too many requests."""
-    if value is None:
-        return
-    if not value > 0:
-        raise ConfigError(f"{option.name} must be greater than zero.")
+    check_above_zero(**{option.name: value})
     if option.name == "concurrency" and value > MAX_CONCURRENCY:
         raise ConfigError(f"{option.name} must be at most {MAX_CONCURRENCY}.")
 
@@ -70,7 +106,7 @@ def _number(default: Any) -> Any:
 
 
 # Not slotted, because classes with slots cannot be combined.
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True, slots=False, field_transformer=check_types)
 class JobOptions:
     """How a job sends its requests, and what it may replace.
 
@@ -94,7 +130,7 @@ class JobOptions:
     shared_folders: bool = attrs.field(default=False, metadata=_MAY_CHANGE)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=check_types)
 class FileJobOptions(FileFormatOptions, JobOptions):
     """The options that all file jobs share.
 
@@ -123,7 +159,7 @@ class FileJobOptions(FileFormatOptions, JobOptions):
         return {**terms, "bad_rows": None if path is None else os.fspath(path)}
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=check_types)
 class MapOptions(FileJobOptions):
     """The options of :func:`~uid2_async.map_file`.
 
@@ -210,12 +246,6 @@ class MapOptions(FileJobOptions):
                 "A segment and max_removed apply only to a whole audience.",
                 hint="If the input is one, say so (`full=True`).",
             )
-        taken = [one for one in self.keys if one.upper() in DELTA_COLUMNS]
-        if taken:
-            raise ConfigError(
-                f"A delta has a column {taken[0].upper()} of its own.",
-                hint="Rename the column of the input, or name another key (`keys`).",
-            )
 
     def identifier_finder(self) -> Callable[..., IdentifierColumns]:
         """Return the function that finds the identifiers in the header of a file.
@@ -237,7 +267,7 @@ class MapOptions(FileJobOptions):
         )
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=check_types)
 class StatusOptions(FileJobOptions):
     """The options of :func:`~uid2_async.bulk.check_file`; more in its bases.
 
@@ -255,7 +285,7 @@ class StatusOptions(FileJobOptions):
     concurrency: int = _number(1)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=check_types)
 class RefreshOptions(JobOptions):
     """The options of :func:`~uid2_async.refresh_state`; more in :class:`JobOptions`.
 

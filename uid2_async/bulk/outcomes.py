@@ -253,8 +253,8 @@ def _read_raw_uid(text: str) -> bytes | None:
 
 
 def _read_status(reply: bytes, values: Values) -> Replies:
-    opted_out = parse_status_reply(reply).opted_out
     key, uids = _texts(values)
+    opted_out = parse_status_reply(reply, uids).opted_out
     return {
         key: [_OPTED_OUT if uid in opted_out else MapRow(raw_uid=uid) for uid in uids]
     }

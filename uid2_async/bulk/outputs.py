@@ -72,11 +72,25 @@ class JobOutputs:
         finally:
             # The first failure is the one to raise. Data that could not be saved is not
             # in the log, so nothing refers to it.
-            with contextlib.suppress(Exception):
-                await self._save()
-            if self._output is not None:
-                self._output.close()
+            try:
+                with contextlib.suppress(Exception):
+                    await self._save()
+            finally:
+                self._close(self._saving)
         return not self._unfinished
+
+    def _close(self, saving: asyncio.Task[None] | None) -> None:
+        """Close the current output after its last save.
+
+        Nobody waits for a save if the job is canceled again and again.
+        """
+        if saving is not None and not saving.done():
+            saving.add_done_callback(self._close)
+            return
+        if saving is not None and not saving.cancelled():
+            saving.exception()  # otherwise, asyncio logs it
+        if self._output is not None:
+            self._output.close()
 
     def summarize(self, **more: Any) -> JobSummary:
         """Summarize the job."""

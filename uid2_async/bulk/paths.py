@@ -27,7 +27,7 @@ import attrs
 import msgspec
 
 from uid2_async._private import Unpicklable, printable
-from uid2_async._traceback import strip_tracebacks
+from uid2_async._traceback import check_types, strip_tracebacks
 from uid2_async.bulk.private_files import (
     DISK,
     SYSTEM,
@@ -122,13 +122,6 @@ def _suffix(path: PurePath | None) -> str:
     return (path.with_suffix("") if is_gzipped(path) else path).suffix.lower()
 
 
-def _read_format(name: str) -> Format:
-    """Return the format called *name*, without repeating it in errors."""
-    with contextlib.suppress(ValueError):
-        return Format(name)
-    raise ConfigError(f"The format must be one of {', '.join(Format)}.")
-
-
 def _read_delimiter(delimiter: str | None) -> str | None:
     """Reject a delimiter that the csv module does not accept."""
     if delimiter is None:
@@ -152,7 +145,7 @@ def _read_encoding(encoding: str) -> str:
     """Return the canonical name of an encoding."""
     try:
         found: codecs.CodecInfo | None = codecs.lookup(encoding)
-    except (LookupError, ValueError):
+    except (LookupError, TypeError, ValueError):
         found = None
     if (
         found is None
@@ -169,7 +162,7 @@ def _read_encoding(encoding: str) -> str:
     return "utf-8" if found.name == "utf-8-sig" else found.name
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=check_types)
 class FileFormatOptions:
     r"""How the rows of a file are encoded.
 
@@ -195,7 +188,7 @@ class FileFormatOptions:
     """
 
     format: Format | None = attrs.field(
-        default=None, converter=attrs.converters.optional(_read_format)
+        default=None, converter=attrs.converters.optional(Format)
     )
     delimiter: str | None = attrs.field(default=None, converter=_read_delimiter)
     encoding: str = attrs.field(default="utf-8", converter=_read_encoding)

@@ -298,7 +298,9 @@ def _lock(descriptor: int, path: Path, busy: str, disk: Disk) -> None:
         )
     # The holder writes its name after it has taken the lock.
     holder = os.pread(descriptor, _MAX_HOLDER_BYTES, 0).decode(errors="replace").strip()
-    if not holder.startswith("process "):
+    if holder.startswith(f"process {os.getpid()} on {socket.gethostname()} "):
+        holder += " (this one: another call, or a canceled one that is still closing)"
+    elif not holder.startswith("process "):
         holder = "another process"
     raise JobError(
         f"{busy} by {printable(holder)}.",

@@ -107,6 +107,7 @@ class JobFolder:
         job: A unique name of the job, the same in all runs.
         resumed: Whether an earlier run has started the job.
         keep: Whether a failed run leaves something to resume outside the log.
+        is_done: Whether the job is complete, so that its folder can be deleted.
         checkpoints: The newest checkpoint of each input, by the input's name.
     """
 
@@ -124,6 +125,7 @@ class JobFolder:
         self.path: Path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are
         self.job: str = ""
         self.keep: bool = False
+        self.is_done: bool = False
         self.checkpoints: dict[str, Checkpoint] = {}
         self._disk = disk
         self._log: int | None = None
@@ -192,10 +194,10 @@ class JobFolder:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """Close it, or delete it after a failure if nothing can be resumed."""
+        """Close it, or delete it if nothing can be resumed."""
         # After a failed save, the log may refer to data in the folder.
         is_empty = self._sound and not self.checkpoints and not self.keep
-        if error is not None and is_empty:
+        if self.is_done or (error is not None and is_empty):
             self.discard()
         self.close()
 

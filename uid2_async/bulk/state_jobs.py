@@ -33,7 +33,7 @@ from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outcomes
 from uid2_async.bulk.columns import OutcomeColumns, RowStatus, status_of_uid
 from uid2_async.bulk.dispatch import Dispatcher
-from uid2_async.bulk.exports import DeltaWriter, check_export
+from uid2_async.bulk.exports import DeltaWriter, check_delta, check_export
 from uid2_async.bulk.job import (
     FileJob,
     FileSource,
@@ -195,6 +195,7 @@ async def _state_run(job: Job) -> AsyncIterator[tuple[MappingState, Run]]:
                 force=job.options.force or unfinished,
                 shared=job.options.shared_folders,
             )
+            await run_in_thread(partial(check_delta, job.delta))
             await run_in_thread(check)
         yield state, await _start_run(state, job.client)
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, cast
 
 import attrs
 
-from uid2_async.bulk.columns import find_wanted
+from uid2_async._private import printable
+from uid2_async.bulk.columns import find_wanted, is_encodable, refuse_unencodable
 from uid2_async.bulk.paths import (
     Content,
     FileFormatOptions,
@@ -376,6 +377,10 @@ class TextReader(ABC):
             keys = ()
         self._wanted = find_wanted(self.header, columns, keys, added, name=self.name)
 
+    def convert_to(self, encoding: str) -> None:
+        """Read only what can be written in another format, in *encoding*."""
+        refuse_unencodable(self.header, encoding, name=self.name)
+
     @abstractmethod
     def take(self, rows: int) -> TextRows | None:
         """Return at most *rows* loaded rows; None if there are none left.
@@ -493,25 +498,28 @@ class TextOutput(ABC):
         if isinstance(reader, TextReader):
             self._encoding = reader.encoding
         self.keeps_text: bool = self._set_format(reader, options)
+        prefix = self._choose_prefix(reader)
+        self._names = self._converted_names(reader)
         self._part = part
         self._disk = disk
         self._size = int(saved or 0)
         self._resumed = saved is not None
         self._stream: Any = None
         self._descriptor: int | None = None
-        if part is None:
-            self._stream = open_stdio(sys.stdout, "wb")
-        elif saved is None or part.exists():  # otherwise it already has its name
+        if part is not None and (saved is None or part.exists()):
+            # Otherwise, it already has its name.
             self._descriptor = reopen_private(part, self._size)
-        if saved is None:
+        elif part is None and saved is None:
+            self._stream = open_stdio(sys.stdout, "wb")
+        if saved is None and (header := prefix + self.header(reader)):
             try:
-                self._write_header(reader)
+                self.write(self._encode(header))
             except BaseException:
                 self.close()
                 raise
 
-    def _write_header(self, reader: Reader | None) -> None:
-        """Write what comes before the first row."""
+    def _choose_prefix(self, reader: Reader | None) -> str:
+        """Return what comes before the header, and complete the encoding."""
         prefix = reader.prefix if isinstance(reader, TextReader) else ""
         if not self.keeps_text:
             # Of a converted input, a byte order mark remains if its encoding needs one.
@@ -520,19 +528,34 @@ class TextOutput(ABC):
         if self._encoding in WIDE:
             # The byte order mark shows which one.
             self._encoding, prefix = f"{self._encoding}-le", MARK
-        header = prefix + self.header(reader)
-        if header:
-            self.write(self._encode(header))
+        return prefix
 
-    def _encode(self, text: str) -> bytes:
-        """Encode text without keeping it in errors."""
+    def _converted_names(self, reader: Reader | None) -> Sequence[str]:
+        """Return the names of converted columns; reject those that are lost."""
+        if reader is None or self.keeps_text:
+            return []
+        if isinstance(reader, TextReader):
+            reader.convert_to(self._encoding)
+        else:
+            refuse_unencodable(reader.header, self._encoding, name=reader.name)
+        return reader.header
+
+    def _encode(self, text: str, cells: Sequence[Sequence[str]] = ()) -> bytes:
+        """Encode the text of *cells* without keeping it in errors."""
         try:
             return text.encode(self._encoding)
         except UnicodeError:
             pass
+        # Values of Arrow: those of text are checked when they are read.
+        lost = [
+            name
+            for name, column in zip(self._names, cells, strict=False)
+            if not is_encodable("".join(column), self._encoding)
+        ]
+        where = f" of the column '{printable(lost[0])}'" if lost else ""
         raise InputError(
-            f"A value cannot be written in {self._encoding}.",
-            hint='Convert the input to UTF-8, or use `encoding="utf-8"`.',
+            f"A value{where} cannot be written in {self._encoding}.",
+            hint='Use `encoding="utf-8"`.',
         )
 
     def format(
@@ -551,7 +574,8 @@ class TextOutput(ABC):
         cells = [] if rows is None else self.input_cells(rows)
         if repeat is not None:
             cells = [[column[at] for at in repeat] for column in cells]
-        return self._encode(self.lines([*cells, *added]))
+        cells += added
+        return self._encode(self.lines(cells), cells)
 
     @abstractmethod
     def _set_format(self, reader: Reader | None, options: FileFormatOptions) -> bool:

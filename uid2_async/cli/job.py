@@ -200,11 +200,9 @@ class JobDisplay:
     def resumes(self, failure: Failure | None) -> bool:
         """Return whether the same command would resume a job that stopped early.
 
-        A job that was rejected at its start would be rejected again.
+        A job that was rejected at its start has left nothing to resume.
         """
-        if failure is None or failure.exit_code is ExitCode.USAGE:
-            return False
-        if self._last is None and not self.requests:
+        if failure is None or (self._last is None and not self.requests):
             return False
         target = self.paths.get("OUT")
         if target is None or self.paths.get("--state") is not None:

@@ -20,7 +20,7 @@ import msgspec
 import typer
 
 from uid2_async.bulk.columns import find_column
-from uid2_async.bulk.files import Output, Reader, open_output, open_reader
+from uid2_async.bulk.files import Output, Reader, check_output, open_output, open_reader
 from uid2_async.bulk.paths import (
     STDIO,
     Content,
@@ -195,6 +195,7 @@ class RowJob:
                 [FilePair(file, target)], force=self.files.force, unfinished=False
             )
             identity = None if file is None else identify(file)
+            check_output(reader, writing, self.added)
             with ExitStack() as stack:
                 stack.enter_context(_exit_on_sigterm())
                 part = None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from uid2_async._traceback import strip_tracebacks
-from uid2_async.bulk.options import DELTA_COLUMNS
+from uid2_async.bulk.exports import DELTA_COLUMNS
 from uid2_async.bulk.state_db import CHANGE
 from uid2_async.bulk.state_rows import PREVIOUS_SINCE, PREVIOUS_UID, TO_ASK
 from uid2_async.bulk.state_values import RETENTION_SECONDS

@@ -180,6 +180,8 @@ def parse_map_v3_rows(
 ) -> dict[str, list[MapRow]]:
     """Parse the decrypted reply to a v3 map request into rows by key.
 
+    A raw UID that is empty, or has a reason not to use it, is left out.
+
     Raises:
         ProtocolError: If a list does not have the length of the one in *values*, or the
             reply does not have the documented structure. Rows are never guessed.
@@ -193,8 +195,20 @@ def parse_map_v3_rows(
                 f"The reply has {len(found)} rows for {len(sent)} values.",
                 path=f"body.{key}",
             )
+        # This runs for every row, so it calls nothing.
+        if [
+            row
+            for row in found
+            if (not row.raw_uid or row.reason is not None) and row.raw_uid is not None
+        ]:
+            found = list(map(_without_unusable_uid, found))
         rows[key] = found
     return rows
+
+
+def _without_unusable_uid(row: MapRow) -> MapRow:
+    usable = row.raw_uid and row.reason is None
+    return row if usable else MapRow(reason=row.reason)
 
 
 def map_v3_call(query: MapQuery) -> Call[Mapping[str, Sequence[MapRow]]]:
@@ -230,20 +244,26 @@ def build_map_v2_request(
     return wire.encode(fields)
 
 
+_CONTRADICTION: Final = "The reply has different rows for one identity."
+
+
 def parse_map_v2_reply(payload: bytes, values: Sequence[str]) -> list[MapRow]:
     """Parse the decrypted reply to a v2 map request, into one row for each of *values*.
 
     Raises:
-        ProtocolError: If the reply has no row for one of *values*.
+        ProtocolError: If the reply has no row for one of *values*, or different rows
+            for one of them.
     """
     body = wire.read_body(payload, _MapV2Body)
-    rows = {}
+    rows: dict[str, MapRow] = {}
     for one in body.mapped:
-        rows[one.identifier] = MapRow(
-            raw_uid=one.advertising_id, bucket_id=one.bucket_id
-        )
+        row = MapRow(raw_uid=one.advertising_id or None, bucket_id=one.bucket_id)
+        if rows.setdefault(one.identifier, row) != row:
+            raise ProtocolError(_CONTRADICTION, path="body.mapped")
     for other in body.unmapped:
-        rows[other.identifier] = MapRow(reason=other.reason)
+        row = MapRow(reason=other.reason)
+        if rows.setdefault(other.identifier, row) != row:
+            raise ProtocolError(_CONTRADICTION, path="body.unmapped")
     found = [rows.get(value) for value in values]
     if None in found:
         raise ProtocolError("The reply has no row for a sent identity.", path="body")
@@ -301,8 +321,11 @@ class _StatusBody(msgspec.Struct):
 
 def status_call(raw_uids: Sequence[str]) -> Call[OptOutStatus]:
     """Build a call that asks for the opt-out status of *raw_uids*."""
-    payload = build_status_request(raw_uids)
-    return Call(path=STATUS_PATH, payload=payload, parse=parse_status_reply)
+    return Call(
+        path=STATUS_PATH,
+        payload=build_status_request(raw_uids),
+        parse=partial(parse_status_reply, raw_uids=raw_uids),
+    )
 
 
 def build_status_request(raw_uids: Sequence[str]) -> bytes:
@@ -310,13 +333,18 @@ def build_status_request(raw_uids: Sequence[str]) -> bytes:
     return wire.encode({"advertising_ids": raw_uids})
 
 
-def parse_status_reply(payload: bytes) -> OptOutStatus:
+def parse_status_reply(payload: bytes, raw_uids: Sequence[str]) -> OptOutStatus:
     """Parse the decrypted reply, which lists only the raw UIDs that are opted out.
 
     Raises:
-        ProtocolError: If it does not have the documented structure.
+        ProtocolError: If it does not have the documented structure, or lists a raw UID
+            that is not one of *raw_uids*.
     """
     found = wire.read_body(payload, _StatusBody).opted_out
+    if not {one.advertising_id for one in found} <= set(raw_uids):
+        raise ProtocolError(
+            "The reply lists a raw UID that was not sent.", path="body.opted_out"
+        )
     return OptOutStatus(
         {one.advertising_id: datetime_from_ms(one.opted_out_since) for one in found}
     )

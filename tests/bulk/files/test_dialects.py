@@ -556,13 +556,18 @@ def test_a_value_that_the_encoding_lacks(tmp_path: Path) -> None:
     """It is refused, and not shown."""
     parquet = pytest.importorskip("pyarrow.parquet")
     pa = pytest.importorskip("pyarrow")
-    parquet.write_table(pa.table({"a": ["東京"]}), tmp_path / "in.parquet")
+    parquet.write_table(pa.table({"a": ["東京", "大阪"]}), tmp_path / "in.parquet")
 
-    with pytest.raises(InputError, match="cannot be written in iso8859-1") as caught:
+    with pytest.raises(
+        InputError, match="column 'a' cannot be written in iso8859-1"
+    ) as caught:
         convert(tmp_path / "in.parquet", tmp_path / "a.csv", encoding="latin-1")
     assert caught.value.__cause__ is caught.value.__context__ is None
     convert(tmp_path / "in.parquet", tmp_path / "a.csv", encoding="utf-16")
-    assert (tmp_path / "a.csv").read_bytes().decode("utf-16") == "a\n東京\n"
+    assert (tmp_path / "a.csv").read_bytes().decode("utf-16") == "a\n東京\n大阪\n"
+    resumed = {"encoding": "utf-16", "step": 1, "die_after": 1}
+    convert(tmp_path / "in.parquet", tmp_path / "b.csv", **resumed)
+    assert (tmp_path / "b.csv").read_bytes() == (tmp_path / "a.csv").read_bytes()
 
 
 # --- Tables of our own ----------------------------------------------------------------
