@@ -118,13 +118,17 @@ def select_staged(
         next part.
     """
     spill, looked_at = db.spill("staged"), 0
-    groups = []
+    groups: dict[int, list[bytes]] = {}
     while part < spill.parts and looked_at < STATEMENT_ROWS:
         for kind, keys in spill.read(part):
+            groups.setdefault(kind, []).extend(keys)
             looked_at += len(keys)
-            groups.append((kind, keys if all_new else _unknown(db, given, kind, keys)))
         part += 1
-    return looked_at, _selected(db, groups), part if part < spill.parts else None
+    selected = [
+        (kind, keys if all_new else _unknown(db, given, kind, keys))
+        for kind, keys in groups.items()
+    ]
+    return looked_at, _selected(db, selected), part if part < spill.parts else None
 
 
 def select_known(
@@ -144,16 +148,12 @@ def select_known(
 def _selected(
     db: StateDatabase, groups: Iterable[tuple[int, list[bytes]]]
 ) -> list[tuple[IdentityType, list[bytes]]]:
-    """Join the groups of each type, sorted, without suppressed people."""
-    selected: dict[IdentityType, list[bytes]] = {}
-    for bit, keys in groups:
-        kind, some = kind_of(bit), db.without_suppressed(bit, keys)
-        if kind in selected:
-            # Most come after those before them; few have another size.
-            some = sorted([*selected[kind], *some])
-        if some:
-            selected[kind] = some
-    return list(selected.items())
+    """Return the group of each type, sorted, without suppressed people."""
+    # Few have another size, so the groups are nearly sorted.
+    selected = [
+        (kind_of(bit), sorted(db.without_suppressed(bit, keys))) for bit, keys in groups
+    ]
+    return [(kind, keys) for kind, keys in selected if keys]
 
 
 def by_kind(keys: list[bytes], kinds: list[int]) -> Iterator[tuple[int, list[bytes]]]:
