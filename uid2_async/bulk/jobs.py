@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack, aclosing, closing
+from contextlib import ExitStack, aclosing, closing, suppress
 from functools import partial
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -309,10 +309,9 @@ async def _finish(closing: Coroutine[Any, Any, object]) -> None:
     The outputs are complete, and without its folder, a job cannot be resumed.
     """
     task = asyncio.create_task(closing)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
+    with suppress(asyncio.CancelledError):
+        await asyncio.wait([task])
+    await task
 
 
 def _close_cancelled(job: FileJob) -> None:

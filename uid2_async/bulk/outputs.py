@@ -229,7 +229,9 @@ class JobOutputs:
         If an earlier save has failed, everything after it fails.
         """
         if self._saving is not None:
-            await asyncio.shield(self._saving)
+            # If this is cancelled, Python 3.14 would log the error of a shielded task.
+            await asyncio.wait([self._saving])
+            self._saving.result()
             self._saving = None
         if self._output is not None and self._unsaved:
             rows, self._unsaved, self._unsaved_rows = self._unsaved, [], 0
