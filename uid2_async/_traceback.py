@@ -476,7 +476,8 @@ def check_types(
     """Make a class of options reject values that do not match their annotations.
 
     A field transformer of attrs. The ConfigError names the option and, for an
-    enumeration, the values.
+    enumeration, the values. Converters of enumerations, which remain for type checkers,
+    are replaced.
     """
     names = vars(sys.modules[cls.__module__])
     own = inspect.get_annotations(cls)  # the others are checked by the base class

@@ -163,14 +163,14 @@ async def test_the_first_day(world: World) -> None:
     """Everybody is asked about once, and is ADDED with the columns named by --key."""
     summary = await world.map([*PEOPLE, "optout@example.com", "bad"])
 
-    told = rows_of(world.delta)
+    changes = rows_of(world.delta)
     assert world.asked() == len(PEOPLE) + 1
-    assert summary.changes == len(told) == len(PEOPLE)
-    assert {row["CHANGE"] for row in told} == {"ADDED"}
-    assert [row["id"] for row in told] == [str(n) for n in range(len(PEOPLE))]
-    assert told[7]["IDENTITY_HASH"] == identity_hash(Email(PEOPLE[7]))
-    assert told[7]["INPUT_TYPE"] == "email_hash"
-    assert told[7]["UID"] == rows_of(world.folder / "out.csv")[7]["UID"]
+    assert summary.changes == len(changes) == len(PEOPLE)
+    assert {row["CHANGE"] for row in changes} == {"ADDED"}
+    assert [row["id"] for row in changes] == [str(n) for n in range(len(PEOPLE))]
+    assert changes[7]["IDENTITY_HASH"] == identity_hash(Email(PEOPLE[7]))
+    assert changes[7]["INPUT_TYPE"] == "email_hash"
+    assert changes[7]["UID"] == rows_of(world.folder / "out.csv")[7]["UID"]
 
 
 async def test_the_second_day(world: World) -> None:
@@ -183,14 +183,14 @@ async def test_the_second_day(world: World) -> None:
 
     summary = await world.map([*PEOPLE, "new@example.com"])
 
-    told = by_change(world.delta)
+    changes = by_change(world.delta)
     assert 2 < len(due) < 100
     assert world.asked() == len(due) + 1
     assert summary.from_state == len(PEOPLE) - len(due)
-    assert [row["OLD_UID"] for row in told.pop("OPTED_OUT")] == [due[gone].raw_uid]
-    assert [row["id"] for row in told.pop("ADDED")] == [str(len(PEOPLE))]
-    rotated = told.pop("ROTATED")
-    assert told == {}
+    assert [row["OLD_UID"] for row in changes.pop("OPTED_OUT")] == [due[gone].raw_uid]
+    assert [row["id"] for row in changes.pop("ADDED")] == [str(len(PEOPLE))]
+    rotated = changes.pop("ROTATED")
+    assert changes == {}
     assert {row["OLD_UID"] for row in rotated} == {due[one].raw_uid for one in others}
     rows = rows_of(world.folder / "out.csv")
     assert {row["UID"] for row in rotated} < {row["UID"] for row in rows}
@@ -282,11 +282,11 @@ async def test_a_line_of_the_input_has_its_keys(world: World) -> None:
 
     summary = await world.map(PEOPLE[:400])
 
-    told = by_change(world.delta)
+    changes = by_change(world.delta)
     assert summary.failed > 300
-    assert [row["id"] for row in told.pop("REMOVED")] == ["7"]
-    assert len(told["ROTATED"]) == due - 1 > 0
-    assert all(row["id"] for row in told["ROTATED"])
+    assert [row["id"] for row in changes.pop("REMOVED")] == ["7"]
+    assert len(changes["ROTATED"]) == due - 1 > 0
+    assert all(row["id"] for row in changes["ROTATED"])
 
 
 async def test_a_key_has_the_text_of_the_output(world: World) -> None:
@@ -313,12 +313,12 @@ async def test_a_key_has_the_text_of_the_output(world: World) -> None:
             _system=world.system,
         )
 
-    for out, told in zip(
+    for out, line in zip(
         rows_of(world.folder / "out.csv"),
         rows_of(world.folder / "delta-out.csv"),
         strict=True,
     ):
-        assert {name: told[name] for name in values} == {
+        assert {name: line[name] for name in values} == {
             name: out[name] for name in values
         }
     lines = (world.folder / "delta-out.jsonl").read_text().splitlines()
@@ -550,7 +550,7 @@ async def test_a_file_before_it_is_shared(world: World) -> None:
     world.operator.opt_out(PEOPLE[5])
     shared = world.folder / "shared.csv"
 
-    told = await check_file(
+    checked = await check_file(
         world.folder / "out.csv", shared, client=world.client, _system=world.system
     )
     statuses = [row["STATUS"] for row in rows_of(shared)]
@@ -563,7 +563,7 @@ async def test_a_file_before_it_is_shared(world: World) -> None:
     )
 
     assert set(statuses) <= {"ok", "opted_out", "unverifiable"}
-    assert told.mapped == statuses.count("ok")
+    assert checked.mapped == statuses.count("ok")
     assert len(rows_of(shared)) == dropped.mapped
     assert {row["STATUS"] for row in rows_of(shared)} <= {"ok"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import csv
 import json
 import stat
@@ -293,7 +294,13 @@ def test_sigterm(tmp_path: Path, ring: KeyRing) -> None:
         program.stdin.flush()
         while not list(tmp_path.glob(".out.csv-*.uid2-part")):
             assert program.poll() is None
-        program.terminate()
+        # Python runs handlers between its own steps: a signal just before the call that
+        # waits for the pipe is seen when that ends, or with another signal.
+        for _ in range(4):
+            program.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                program.wait(timeout=5)
+                break
 
-        assert program.wait(timeout=20) == 143
+        assert program.returncode == 143
     assert [one.name for one in tmp_path.iterdir()] == ["keys"]

@@ -102,13 +102,13 @@ class ArrowRows:
     def values(self, column: int | str) -> list[str]:
         """List the values of an identifier column; see TextRows."""
         missing = (None, self._null)
-        array = self.batch.column(self._wanted[column])
-        texts = writing(partial(_texts, array), str(column))
-        return ["" if one in missing else one for one in texts]
+        return ["" if one in missing else one for one in self.key_texts(column)]
 
-    def key_texts(self, key: str) -> list[str | None]:
+    def key_texts(self, key: int | str) -> list[str | None]:
         """List the values of a key; see :meth:`texts`."""
-        return writing(partial(_texts, self.batch.column(self._wanted[key])))
+        index = self._wanted[key]
+        name = self.batch.schema.names[index]
+        return writing(partial(_texts, self.batch.column(index)), name)
 
     def texts(self) -> list[list[str | None]]:
         """List the values of all columns as text, for CSV.

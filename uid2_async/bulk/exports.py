@@ -144,17 +144,11 @@ class DeltaWriter:
         """
         if not self._by_row or len(outcomes) == 1:
             return set()
-        without_uid = {
-            row
-            for found in outcomes
-            for row, one in enumerate(found)
-            if one.raw_uid is None
-            and (one.reason == _OPTED_OUT or isinstance(one, MapFailure))
-        }
         return {
             cell
             for cell, found in changed.items()
-            if cell[0] in without_uid and found.change in _ADDING
+            if found.change in _ADDING
+            and any(_may_be_opted_out(column[cell[0]]) for column in outcomes)
         }
 
     async def complete(self, state: MappingState, run: Run) -> int:
@@ -240,6 +234,12 @@ def _may_have_changed(outcome: Outcome) -> bool:
 def _hides_change(outcome: Outcome) -> bool:
     """Return whether an identity may have a change that its outcome does not show."""
     return outcome is SUPPRESSED or isinstance(outcome, MapFailure)
+
+
+def _may_be_opted_out(outcome: Outcome) -> bool:
+    if outcome.raw_uid is not None:
+        return False
+    return outcome.reason == _OPTED_OUT or isinstance(outcome, MapFailure)
 
 
 def _cells_of(cell: _Cell, found: StateRow) -> list[str | None]:

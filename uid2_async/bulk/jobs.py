@@ -213,7 +213,7 @@ def _map_job(
     **more: Any,
 ) -> FileJob:
     """Prepare a mapping job. Blocks."""
-    _check_delta(options, state, delta)
+    _check_delta_options(options, state, delta)
     iso = None if options.refresh_from is None else options.refresh_from == "iso"
     return _file_job(
         source,
@@ -235,7 +235,7 @@ def _map_job(
     )
 
 
-def _check_delta(options: MapOptions, state: object, delta: str | None) -> None:
+def _check_delta_options(options: MapOptions, state: object, delta: str | None) -> None:
     """Reject a delta that could not be written, and what needs one without it."""
     if delta is not None and state is None:
         raise ConfigError(

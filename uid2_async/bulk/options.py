@@ -131,6 +131,10 @@ class JobOptions:
     force: bool = attrs.field(default=False, metadata=_MAY_CHANGE)
     shared_folders: bool = attrs.field(default=False, metadata=_MAY_CHANGE)
 
+    def terms(self) -> dict[str, Any]:
+        """Return the options that must not change until the job is done."""
+        return attrs.asdict(self, filter=lambda option, _: not option.metadata)
+
 
 @attrs.frozen(kw_only=True, field_transformer=check_types)
 class FileJobOptions(FileFormatOptions, JobOptions):
@@ -156,8 +160,7 @@ class FileJobOptions(FileFormatOptions, JobOptions):
 
     def terms(self) -> dict[str, Any]:
         """Return the options that must not change until the job is done."""
-        terms = attrs.asdict(self, filter=lambda option, _: not option.metadata)
-        path = self.bad_rows
+        terms, path = super().terms(), self.bad_rows
         return {**terms, "bad_rows": None if path is None else os.fspath(path)}
 
 

@@ -258,7 +258,7 @@ class FileLock:
     ) -> FileLock:
         """Take the lock at *path*, a file of its own, without waiting.
 
-        The error for a lock that is held says what is *busy*, and with whom.
+        If it is held, the error says what is *busy*, and which process holds it.
         """
         descriptor = open_private(path, exclusive=False)
         try:
@@ -266,7 +266,7 @@ class FileLock:
             _refuse_removed(descriptor, path)
             since = now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
-            with contextlib.suppress(JobError):  # a full disk: it is held all the same
+            with contextlib.suppress(JobError):  # the disk is full, but the lock is held
                 attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
                 write_all(descriptor, f"{holder}\n".encode(), str(path), disk=disk)
         except BaseException:

@@ -637,7 +637,7 @@ class MappingState:
 
         Raises:
             JobError: If a larger share than *max_removed* (0 to 1) of the people of
-                *segment* is not staged, or nobody is. People whom no delta has
+                *segment* is not staged, or nobody is. People that no delta has
                 contained yet do not count.
         """
         await self._call(state_changes.check_absent, segment, max_removed)
@@ -670,8 +670,7 @@ class MappingState:
         If a durable delta contains all pending changes, they count as *exported*.
         """
         await self._call(state_changes.finish, run, exported=exported, summary=summary)
-        # The run has ended, whatever happens now: what is left to do is repeated when
-        # the state is opened.
+        # The run has ended, even if this fails: the next opening of the state does it.
         with suppress(JobError):
             await self._call(StateDatabase.tidy)
         self._started = None

@@ -417,7 +417,7 @@ def remove_absent(db: StateDatabase, run: Run, segment: str, max_removed: float)
 def check_absent(db: StateDatabase, segment: str, max_removed: float) -> None:
     """Reject an input that lacks too many people of *segment*.
 
-    People whom no delta has contained yet do not count: an aborted job with the wrong
+    People that no delta has contained yet do not count: an aborted job with the wrong
     input may have added them.
     """
     if not db.has_scratch or not db.spill("staged").count:

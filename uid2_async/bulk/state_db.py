@@ -523,7 +523,7 @@ class StateDatabase:
         return self.digest(kind, identity) in self.suppressed
 
     def without_suppressed(self, kind: int, identities: list[bytes]) -> list[bytes]:
-        """Leave out suppressed people, of whom nothing but the digest may be stored."""
+        """Leave out suppressed people: only their digests may be stored."""
         if not self.suppressed:
             return identities
         return [one for one in identities if not self.is_suppressed(kind, one)]

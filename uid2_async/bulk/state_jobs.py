@@ -210,11 +210,11 @@ async def _run_without_files(job: Job, kind: str, ask: _Ask) -> JobSummary:
     if job.delta is not None:
         await run_in_thread(partial(check_delta, job.delta))
     async with open_state(job.state) as state:
-        terms = attrs.asdict(job.options, filter=lambda option, _: not option.metadata)
-        name = sha256(repr((kind, terms, job.delta)).encode()).hexdigest()
+        terms = (kind, job.options.terms(), job.delta)
+        name = sha256(repr(terms).encode()).hexdigest()
         summary = await _finished_summary(job, state, name)
         if summary is None:
-            await _check_delta(job, state)
+            await _check_delta_target(job, state)
             async with _open_run(state, job.client, job=name) as run:
                 asking, counts = await ask(job, state, run)
                 summary = await _end_without_files(job, state, run, asking, counts)
@@ -282,7 +282,7 @@ async def run_with_state(job: FileJob, state: MappingState) -> JobSummary:
         summary = await _finished_summary(job, state, name, job.files)
         if summary is not None:
             return summary
-    await _check_delta(job, state)
+    await _check_delta_target(job, state)
     async with _open_run(state, job.client, job=name, segment=segment) as run:
         return await _map_in_steps(job, state, run)
 
@@ -510,8 +510,8 @@ async def _finished_summary(
 ) -> JobSummary | None:
     """Return the summary of a job that was killed after its last step.
 
-    Another run would replace its delta with one that lacks its changes. None if inputs
-    have changed since, or a file that it wrote is gone: then another run is meant.
+    A new run would replace its delta with one that lacks these changes. None if inputs
+    have changed since then, or a file that it wrote is gone: that asks for a new run.
     """
     ended = await state.finished_run(name)
     if ended is None:
@@ -533,7 +533,7 @@ async def _finished_summary(
     return JobSummary(**{**json.loads(summary), "outputs": outputs})
 
 
-async def _check_delta(job: Job, state: MappingState) -> None:
+async def _check_delta_target(job: Job, state: MappingState) -> None:
     """Reject an existing delta, except one that an unfinished run has written."""
     if job.delta is None:
         return

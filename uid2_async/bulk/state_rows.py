@@ -473,7 +473,7 @@ def record(db: StateDatabase, recorded: Sequence[Recorded]) -> None:
                         rows.pop(identity, None)
             _record_rows(db, run, kind.bit, rows)
             if run.segment is not None:
-                # If the run is aborted, the next one knows whom to remove.
+                # If the run is aborted, the next one can remove them.
                 add_members(db, run.segment, kind.bit, sorted(rows))
     if failures:
         db.spill("staged")

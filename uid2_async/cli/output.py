@@ -314,7 +314,7 @@ _ONE_COLUMN: Final = (
 def reject_repeated(command: Any, ctx: Any, arguments: Sequence[str]) -> None:
     """Reject an option that is given several times, but takes one value.
 
-    Typer would use the last value, and drop the others without a word.
+    Typer would use the last value and silently drop the others.
     """
     *_, order = command.make_parser(ctx).parse_args(list(arguments))
     for parameter, count in Counter(order).items():
