@@ -266,7 +266,7 @@ class FileLock:
             _refuse_removed(descriptor, path)
             since = now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
-            with contextlib.suppress(JobError):  # the disk is full, but the lock is held
+            with contextlib.suppress(JobError):  # the disk is full, but it is locked
                 attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
                 write_all(descriptor, f"{holder}\n".encode(), str(path), disk=disk)
         except BaseException:
