@@ -26,7 +26,7 @@ from uid2_async.bulk.paths import (
     move_file,
     write_atomically,
 )
-from uid2_async.bulk.private_files import DISK, Disk, attempt, open_private, sync_file
+from uid2_async.bulk.private_files import DISK, Disk, attempt, reopen_private, sync_file
 from uid2_async.errors import InputError
 
 T = TypeVar("T")
@@ -587,7 +587,6 @@ class ArrowOutput:
         """Sync everything; return the number of parts, to resume from. Blocks."""
         if self._resumable and self._batches:
             path = self._name(self._parts)
-            path.unlink(missing_ok=True)
             writing(partial(self._write_part, path))
             self._batches.clear()
             self._rows = 0
@@ -649,11 +648,11 @@ class ArrowOutput:
 
 
 def _create(path: Path) -> Any:
-    """Create a private file that Arrow writes itself.
+    """Create a private file, or empty that of a killed run; Arrow writes it itself.
 
     Each of its many small writes to a Python file would wait for the interpreter lock.
     """
-    os.close(open_private(path))
+    os.close(reopen_private(path, 0))
     return load_arrow().OSFile(os.fsencode(path), "wb")
 
 

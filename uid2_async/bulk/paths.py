@@ -122,6 +122,17 @@ def _suffix(path: PurePath | None) -> str:
     return (path.with_suffix("") if is_gzipped(path) else path).suffix.lower()
 
 
+def _refuse_foreign(path: PurePath | None) -> None:
+    """Reject a file whose name shows a format that is none of ours."""
+    suffix = _suffix(path)
+    if suffix in _FOREIGN:
+        raise InputError(
+            f"{printable(str(path))}: the format of {suffix} files is unknown.",
+            hint="Use a file whose name ends in .csv, .jsonl, .parquet or .arrow. "
+            'If it is one in spite of its name, say so: `format="jsonl"`.',
+        )
+
+
 def _read_delimiter(delimiter: str | None) -> str | None:
     """Reject a delimiter that the csv module does not accept."""
     if delimiter is None:
@@ -226,12 +237,8 @@ class FileFormatOptions:
         suffix = _suffix(path)
         named = _SUFFIXES.get(suffix, _SUFFIXES.get(_suffix(other)))
         given: Format | None = self.format
-        if given is None and suffix in _FOREIGN:
-            raise InputError(
-                f"{printable(str(path))}: the format of {suffix} files is unknown.",
-                hint="Use a file whose name ends in .csv, .jsonl, .parquet or .arrow. "
-                'If it is one in spite of its name, say so: `format="jsonl"`.',
-            )
+        if given is None:
+            _refuse_foreign(path)
         chosen = (named or Format.CSV) if given is None else given
         if not chosen.is_text and path is None:
             raise InputError(
@@ -354,6 +361,8 @@ class FilePair:
         # A name without a known suffix keeps the format of the input.
         other = None if named is None or not named.is_text else written
         source = options.for_file(read, other=other)
+        if options.format is None:
+            _refuse_foreign(written)
         target = attrs.evolve(options, format=named or source.format).for_file(written)
         if options.spreadsheet_safe and target.format is not Format.CSV:
             raise ConfigError("Only CSV can be made safe for spreadsheets.")

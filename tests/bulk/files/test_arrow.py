@@ -622,6 +622,16 @@ def test_written_once(source: Path, rows: int) -> None:
     assert [one.name for one in source.parent.glob("part*")] == []
 
 
+def test_written_again(source: Path) -> None:
+    """What a killed run has left of an output is replaced, even if it was longer."""
+    target = source.with_name(f"out{source.suffix}")
+    source.with_name("part").write_bytes(b"x" * 100_000)
+
+    rewrite(source, target, resumable=False)
+
+    assert fetch(target).num_rows == 30
+
+
 def fail(number: int) -> Callable[..., Any]:
     """Make a system call that fails."""
 

@@ -582,13 +582,20 @@ def test_impossible_names(
             check(source, target)
 
 
+JSON_LINES = FileFormatOptions(format=Format.JSONL)
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.JSON.gz", "a.xlsx", "a.zip"])
 def test_a_name_of_another_format(name: str) -> None:
     """It is not taken for CSV, unless the format is said; other names are."""
     with pytest.raises(InputError, match="is unknown"):
         FileFormatOptions().for_file(Path(name), other=Path("in.csv"))
+    with pytest.raises(InputError, match="is unknown"):
+        FilePair(Path("in.csv"), Path(name)).formats(FileFormatOptions())
 
-    said = FileFormatOptions(format=Format.JSONL).for_file(Path(name))
+    pair = FilePair(Path(name), Path(name))
+    assert {one.format for one in pair.formats(JSON_LINES)} == {Format.JSONL}
+    said = JSON_LINES.for_file(Path(name))
     other = FileFormatOptions().for_file(Path("a.txt"))
 
     assert (said.format, other.format) == (Format.JSONL, Format.CSV)
