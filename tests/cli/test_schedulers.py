@@ -270,13 +270,14 @@ def test_the_log_as_json(
     """With --log-format json each line of stderr is an object, wherever it stands."""
     local_operator.fail_next(Fault(status=503), times=1)
     options = ["--log-level=info", "--log-format", "json"]
-    line = command(source, "--quiet")
+    line = command(source)
     result = uid2(*(options + line if place == "before" else line + options), env=env)
     entries = [json.loads(one) for one in result.stderr.splitlines()]
 
     assert result.exit_code == 0
     assert any("attempt 2 follows" in one["message"] for one in entries)
     assert {"time", "level", "message", "logger"} == set(entries[0])
+    assert (entries[-1]["event"], entries[-1]["rows"]) == ("summary", 500)
 
 
 def test_the_log_as_text(

@@ -187,7 +187,10 @@ class JobDisplay:
         """Report a job that returned; *failure* says why it stopped early."""
         fields = attrs.asdict(summary, filter=lambda _, value: value is not None)
         seconds, outputs = round(summary.seconds, 3), list(map(str, summary.outputs))
-        self._report({**fields, "seconds": seconds, "outputs": outputs}, code, failure)
+        fields |= {"seconds": seconds, "outputs": outputs}
+        if LOG.is_json and not (self.options.quiet or self.options.as_json):
+            print_message("info", "Summary", event="summary", **fields)
+        self._report(fields, code, failure)
 
     def failed(self, failure: Failure) -> None:
         """Report a job that raised."""
@@ -327,7 +330,7 @@ def run_job(
             counted = client.with_options(hooks=[*client.hooks, display.on_event])
             return await job(client=counted, stop=stop, on_progress=display.on_progress)
 
-    if options.quiet or options.as_json:
+    if options.quiet or options.as_json or LOG.is_json:
         summary = run_async(run(), on_stop=on_stop)
     else:
         from uid2_async.cli import job_report  # noqa: PLC0415 - imports rich
