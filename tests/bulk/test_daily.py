@@ -495,6 +495,26 @@ async def test_a_full_input(world: World) -> None:
     assert world.asked() == len(PEOPLE) + 20
 
 
+async def test_a_full_input_with_bad_rows(world: World) -> None:
+    """They are collected, and nobody is removed or asked about because of them."""
+    await world.map(PEOPLE[:50], full=True)
+    world.asked()
+    lines = "".join(f"{number},{one}\n" for number, one in enumerate(PEOPLE[:49]))
+    bad_rows = world.folder / "bad.csv"
+    run = partial(world.map_text, full=True, bad_rows=bad_rows, force=False)
+    for name in ("out.csv", "delta.csv"):
+        (world.folder / name).unlink()
+
+    for _ in range(2):
+        with pytest.raises(JobError, match="1 rows cannot be read"):
+            await run(f"id,mail\n{lines}{PEOPLE[49]}\n")
+        assert len(rows_of(bad_rows)) == 1
+    bad_rows.unlink()
+
+    assert world.asked() == 0
+    assert (await run(f"id,mail\n{lines}49,{PEOPLE[49]}\n")).changes == 0
+
+
 async def test_too_many_removed(world: World) -> None:
     """A broken export does not empty an audience."""
     await world.map(PEOPLE, full=True)
@@ -756,5 +776,7 @@ async def test_a_delta_of_another_run_is_not_replaced(world: World) -> None:
     world.delta.unlink()
     with pytest.raises(JobError, match="killed"):
         await stopped(state=Killed(world.state, clock=lambda: world.operator.now))
+    with pytest.raises(InputError, match="exists"):
+        await refresh(world.state, delta=world.delta)
     assert (await stopped()).changes == len(PEOPLE) - done
     assert len(rows_of(world.delta)) == len(PEOPLE) - done

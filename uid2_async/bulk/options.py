@@ -33,7 +33,10 @@ class Names(StrEnum):
 
 
 class RefreshFrom(StrEnum):
-    """The format of REFRESH_FROM in text; Parquet and Arrow have a timestamp type."""
+    """The format of REFRESH_FROM: seconds since the Unix epoch, or ISO 8601 text.
+
+    In Parquet and Arrow, the latter is a timestamp.
+    """
 
     EPOCH = "epoch"
     ISO = "iso"
@@ -190,8 +193,8 @@ class MapOptions(FileJobOptions):
         country_column: The column with the country of each row. *country* applies to
             rows where it is empty.
         names: The spelling of the added columns.
-        refresh_from: How REFRESH_FROM is written in text. Defaults to seconds since the
-            Unix epoch.
+        refresh_from: How REFRESH_FROM is written. Defaults to seconds since the Unix
+            epoch in text, and to a timestamp in Parquet and Arrow.
         optout_rule: What an opt-out means for a row with several identifiers.
         explode: Whether each identifier gets its own row.
         api: The endpoint version.
@@ -358,7 +361,7 @@ class JobSummary:
         from_state: Identities that the state answered.
         requests: Requests sent in this run, retries included.
         throttled: Times the operator asked to slow down.
-        resumed_rows: Rows that an interrupted run had finished.
+        resumed_rows: Rows that an interrupted run had finished, without a state.
         changes: Changes in the delta, or None without a delta.
         seconds: Duration of this run.
         outputs: The outputs that are complete: paths, or the names of remote outputs.

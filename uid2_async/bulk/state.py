@@ -687,9 +687,9 @@ class MappingState:
         """Forget the files of a job, so that the next run is another job."""
         await self._call(state_changes.forget_files, job)
 
-    async def unfinished_deltas(self) -> list[str]:
-        """Return the details of complete deltas that no run counts as exported."""
-        return await self._call(state_changes.unfinished_deltas)
+    async def unfinished_deltas(self, job: str | None) -> list[str]:
+        """Return the details of complete deltas of *job*, not counted as exported."""
+        return await self._call(state_changes.unfinished_deltas, job)
 
     async def set_file_done(self, run: Run, name: str, detail: str) -> None:
         """Record that the output of the input *name* of *run* has its final name.

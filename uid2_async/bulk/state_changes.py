@@ -136,12 +136,12 @@ def set_file_done(db: StateDatabase, run: Run, name: str, detail: str) -> None:
     )
 
 
-def unfinished_deltas(db: StateDatabase) -> list[str]:
-    """Return the details of complete deltas whose runs have not ended."""
+def unfinished_deltas(db: StateDatabase, job: str | None) -> list[str]:
+    """Return the details of complete deltas whose runs of *job* have not ended."""
     rows = db.connection.execute(
         "SELECT detail FROM file_done JOIN run ON number = run"
-        " WHERE name = ? AND NOT ended",
-        (DELTA,),
+        " WHERE name = ? AND job IS ? AND NOT ended",
+        (DELTA, job),
     )
     return [detail for (detail,) in rows.fetchall()]
 

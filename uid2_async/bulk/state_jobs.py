@@ -214,7 +214,7 @@ async def _run_without_files(job: Job, kind: str, ask: _Ask) -> JobSummary:
         name = sha256(repr(terms).encode()).hexdigest()
         summary = await _finished_summary(job, state, name)
         if summary is None:
-            await _check_delta_target(job, state)
+            await _check_delta_target(job, state, name)
             async with _open_run(state, job.client, job=name) as run:
                 asking, counts = await ask(job, state, run)
                 summary = await _end_without_files(job, state, run, asking, counts)
@@ -282,7 +282,7 @@ async def run_with_state(job: FileJob, state: MappingState) -> JobSummary:
         summary = await _finished_summary(job, state, name, job.files)
         if summary is not None:
             return summary
-    await _check_delta_target(job, state)
+    await _check_delta_target(job, state, name)
     async with _open_run(state, job.client, job=name, segment=segment) as run:
         return await _map_in_steps(job, state, run)
 
@@ -296,6 +296,13 @@ async def _map_in_steps(job: FileJob, state: MappingState, run: Run) -> JobSumma
     if not await _stage(job, state):
         return summarize(asking, complete=False)
     if run.segment is not None:
+        if job.bad_rows is not None and job.bad_rows.count:
+            raise JobError(
+                f"{job.bad_rows.count:,} rows cannot be read, and the people in them "
+                "would be removed from the audience.",
+                hint="Correct or delete these rows of the input, or map it without "
+                "`full`.",
+            )
         await state.check_absent(run.segment, options.max_removed)
     try:
         counts = await _ask_all(job, asking)
@@ -533,11 +540,11 @@ async def _finished_summary(
     return JobSummary(**{**json.loads(summary), "outputs": outputs})
 
 
-async def _check_delta_target(job: Job, state: MappingState) -> None:
-    """Reject an existing delta, except one that an unfinished run has written."""
+async def _check_delta_target(job: Job, state: MappingState, name: str | None) -> None:
+    """Reject an existing delta, except one of an unfinished run of the job *name*."""
     if job.delta is None:
         return
-    details = await state.unfinished_deltas()
+    details = await state.unfinished_deltas(name)
     saved = [decode_checkpoint(detail).input for detail in details]
 
     def check(target: str) -> None:

@@ -370,8 +370,8 @@ def _exit_code(
     if summary.failed:
         print_error(
             f"{summary.failed:,} rows failed: see the column ERROR.",
-            "Run the command again to retry them. With --state, the others are not "
-            "sent again.",
+            "Run the command again with --force to retry them. With --state, the "
+            "others are not sent again.",
         )
         return ExitCode.INCOMPLETE
     return check(summary)

@@ -162,7 +162,7 @@ CountryOption = Annotated[
     ),
 ]
 ForceOption = Annotated[
-    bool, output_option("--force", help="Replace OUT if it exists.")
+    bool, output_option("--force", help="Replace outputs that exist.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
 JobJsonOption = Annotated[
@@ -208,7 +208,7 @@ DeltaOption = Annotated[
         "--delta",
         metavar="FILE",
         help="Write the changes since the last delta to FILE, whose name sets the "
-        "format; - is stdout. Requires --state.",
+        "format; - is stdout. Needs a state.",
     ),
 ]
 KeyOption = Annotated[
