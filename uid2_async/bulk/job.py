@@ -46,7 +46,7 @@ from uid2_async.bulk.paths import (
     InputIdentity,
     Remote,
 )
-from uid2_async.bulk.private_files import DISK, Disk, System
+from uid2_async.bulk.private_files import Disk, System
 from uid2_async.bulk.resume import Checkpoint, JobFolder
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.stores import local_path
@@ -385,32 +385,19 @@ class FileSource:
 # --- rows that cannot be read ---------------------------------------------------------
 
 
-class BadRows:
+class BadRows(TableWriter):
     """Collects the rows that cannot be read in a separate file."""
 
-    def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
+    def __init__(self, path: Path, *, disk: Disk) -> None:
         """Open the file. Blocks."""
-        self.count: int = 0
-        self._is_complete = False
-        columns: dict[str, Content] = dict.fromkeys(_BAD_ROW_COLUMNS, Content.TEXT)
-        self._table = TableWriter(path, columns, disk=disk)
+        columns = dict.fromkeys(_BAD_ROW_COLUMNS, Content.TEXT)
+        super().__init__(path, columns, disk=disk)
 
     def __call__(self, row: BadRow) -> None:
         """Collect a row, unless the file is done, since inputs are read again."""
-        if not self._is_complete:
+        if not self.is_finished:
             cells = ([row.name], [str(row.line)], [row.cause], [row.text])
-            self._table.write(dict(zip(_BAD_ROW_COLUMNS, cells, strict=True)))
-            self.count += 1
-
-    def finish(self) -> None:
-        """Rename the file to its final name. Idempotent. Blocks."""
-        if not self._is_complete:
-            self._is_complete = True
-            self._table.finish()
-
-    def close(self) -> None:
-        """Close the file, and remove it if it is not complete."""
-        self._table.close()
+            self.write(dict(zip(_BAD_ROW_COLUMNS, cells, strict=True)))
 
 
 class InputFaults:
