@@ -390,8 +390,6 @@ def _find_every(header: Sequence[str], column: str) -> list[int]:
 
 # --- Outcomes -------------------------------------------------------------------------
 
-INVALID_IDENTIFIER: Final = "INVALID IDENTIFIER"
-
 _OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 _INVALID: Final = UnmappedReason.INVALID_IDENTIFIER.value
 
@@ -414,6 +412,17 @@ _STATUSES: Final = {
     _INVALID: RowStatus.INVALID,
     "invalid input type": RowStatus.INVALID,
 }
+
+
+def status_of(outcome: Outcome) -> RowStatus:
+    """Return the status of a row with this outcome."""
+    if isinstance(outcome, MapFailure):
+        return RowStatus.FAILED
+    if outcome.raw_uid is not None:
+        return RowStatus.MAPPED
+    if outcome is ABSENT:
+        return RowStatus.EMPTY
+    return _STATUSES.get(outcome.reason or "", RowStatus.OTHER)
 
 
 def choose(outcomes: Sequence[Outcome], rule: OptOutRule) -> int:
@@ -454,7 +463,6 @@ class OutcomeColumns:
         explode: bool = False,
         snake_case: bool = False,
         buckets: bool = False,
-        matched_type: bool | None = None,
     ) -> None:
         """Make columns for rows with one identifier of each of *kinds*."""
         self.status_counts: Counter[str] = Counter()
@@ -462,7 +470,7 @@ class OutcomeColumns:
         self._rule = rule
         self._explode = explode
         self._buckets = buckets
-        self._matched = len(kinds) > 1 if matched_type is None else matched_type
+        self._matched = len(kinds) > 1
         shown = ["BUCKET_ID"] if buckets else ["PREV_UID", "REFRESH_FROM"]
         matched = ["MATCHED_TYPE"] if self._matched else []
         names = ["UID", *shown, "UNMAPPED", *matched, "ERROR"]
@@ -529,7 +537,8 @@ class OutcomeColumns:
         self.status_counts[RowStatus.MAPPED] += len(rows) - uids.count(None)
         for at, uid in enumerate(uids) if None in uids else ():
             if uid is None:
-                unmapped[at], errors[at] = self._explain(outcomes[at])
+                unmapped[at], errors[at] = _explain(outcomes[at])
+                self.status_counts[status_of(outcomes[at])] += 1
         made = [uids, *middle, unmapped]
         if self._matched:
             named = kinds or self._kinds
@@ -541,17 +550,14 @@ class OutcomeColumns:
             )
         return dict(zip(self.contents, [*made, errors], strict=True))
 
-    def _explain(self, outcome: Outcome) -> tuple[str | None, str | None]:
-        """Return UNMAPPED and ERROR of an unmapped row, and count it."""
-        if isinstance(outcome, MapFailure):
-            self.status_counts[RowStatus.FAILED] += 1
-            return None, outcome.code
-        if outcome is ABSENT:
-            self.status_counts[RowStatus.EMPTY] += 1
-            return INVALID_IDENTIFIER, None
-        reason = outcome.reason or UnmappedReason.UNKNOWN.value
-        self.status_counts[_STATUSES.get(reason, RowStatus.OTHER)] += 1
-        return reason.upper(), getattr(outcome, "code", None)
+
+def _explain(outcome: Outcome) -> tuple[str | None, str | None]:
+    """Return UNMAPPED and ERROR of an unmapped row."""
+    if isinstance(outcome, MapFailure):
+        return None, outcome.code
+    unknown = _INVALID if outcome is ABSENT else UnmappedReason.UNKNOWN.value
+    reason = outcome.reason or unknown
+    return reason.upper(), getattr(outcome, "code", None)
 
 
 # --- Opt-out statuses -----------------------------------------------------------------
@@ -570,13 +576,8 @@ _STATUS_WORDS: Final = {
 
 def status_of_uid(outcome: Outcome) -> RowStatus:
     """Return the status of a raw UID: MAPPED is ok, OTHER is unverifiable."""
-    if isinstance(outcome, MapFailure):
-        return RowStatus.FAILED
     if outcome.raw_uid is None:
-        if outcome is ABSENT:
-            return RowStatus.EMPTY
-        opted_out = outcome.reason == _OPTED_OUT
-        return RowStatus.OPTED_OUT if opted_out else RowStatus.INVALID
+        return status_of(outcome)
     # The operator cannot find these in its list (docs/protocol.md 2.7).
     from uid2_async.protocol.raw_uid import (  # noqa: PLC0415 - imports cryptography
         Environment,

@@ -35,7 +35,7 @@ from uid2_async._portal import run_in_thread
 from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outcomes
-from uid2_async.bulk.columns import OutcomeColumns, RowStatus, status_of_uid
+from uid2_async.bulk.columns import RowStatus, status_of, status_of_uid
 from uid2_async.bulk.dispatch import Dispatcher
 from uid2_async.bulk.exports import DeltaWriter, check_delta, check_export, is_delta
 from uid2_async.bulk.job import (
@@ -589,12 +589,13 @@ def _dispatcher(
 
 async def _ask_all(job: Job, dispatcher: Dispatcher) -> Counter[str]:
     """Ask about everything in the source of a dispatcher; count the outcomes."""
-    columns = OutcomeColumns([""], matched_type=False)
+    counts: Counter[str] = Counter()
     async with dispatcher:
         async for chunk in dispatcher.chunks():
-            columns.make(chunk.outcomes())
-            job.report_requests(columns.status_counts, dispatcher)
-    return columns.status_counts
+            (outcomes,) = chunk.outcomes()
+            counts.update(map(status_of, outcomes))
+            job.report_requests(counts, dispatcher)
+    return counts
 
 
 class _ChunkSource:
