@@ -21,10 +21,10 @@ from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_changes, state_rows
-from uid2_async.bulk.outcomes import RAW_UID, MapFailure
+from uid2_async.bulk.outcomes import RAW_UID, MapFailure, Outcome
 from uid2_async.bulk.private_files import SYSTEM
 from uid2_async.bulk.state_db import StateDatabase, explain
-from uid2_async.bulk.state_rows import FIRST_PAGE, Outcome, Pages, Position
+from uid2_async.bulk.state_rows import FIRST_PAGE, Pages, Position
 from uid2_async.bulk.state_values import (
     INVALID_RECHECK,
     OPTOUT_RECHECK,

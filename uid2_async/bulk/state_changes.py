@@ -23,6 +23,7 @@ from uid2_async.bulk.state_db import (
     REWRITE,
     WITHHELD,
     StateDatabase,
+    plain_uid,
     sort_distinct,
 )
 from uid2_async.bulk.state_rows import (
@@ -45,7 +46,6 @@ from uid2_async.bulk.state_rows import (
     key_parameters,
     keys_after,
     kind_of,
-    plain_uid,
     segment_number,
     strip_checksums,
     to_json,
