@@ -457,20 +457,19 @@ class OutcomeColumns:
 
     def __init__(
         self,
-        kinds: Sequence[str],
         *,
         rule: OptOutRule = OptOutRule.ANY,
         explode: bool = False,
         snake_case: bool = False,
         buckets: bool = False,
+        matched_type: bool = False,
     ) -> None:
-        """Make columns for rows with one identifier of each of *kinds*."""
+        """Set the columns; *matched_type* is for rows with several identifiers."""
         self.status_counts: Counter[str] = Counter()
-        self._kinds = kinds
         self._rule = rule
         self._explode = explode
         self._buckets = buckets
-        self._matched = len(kinds) > 1
+        self._matched = matched_type
         shown = ["BUCKET_ID"] if buckets else ["PREV_UID", "REFRESH_FROM"]
         matched = ["MATCHED_TYPE"] if self._matched else []
         names = ["UID", *shown, "UNMAPPED", *matched, "ERROR"]
@@ -484,9 +483,9 @@ class OutcomeColumns:
     def make(
         self,
         outcomes: Sequence[Sequence[Outcome]],
-        kinds: Sequence[str | Sequence[str]] | None = None,
+        kinds: Sequence[str | Sequence[str]] = (),
     ) -> tuple[Columns, list[int] | None]:
-        """Make the columns.
+        """Make the columns from the outcomes of each identifier, of these *kinds*.
 
         Returns:
             The columns, and the row index of each cell; None if there is one cell per
@@ -512,7 +511,7 @@ class OutcomeColumns:
         self,
         outcomes: Sequence[Outcome],
         choices: Sequence[int] | None,
-        kinds: Sequence[str | Sequence[str]] | None,
+        kinds: Sequence[str | Sequence[str]],
     ) -> Columns:
         """Make the columns of rows with a chosen outcome.
 
@@ -541,10 +540,9 @@ class OutcomeColumns:
                 self.status_counts[status_of(outcomes[at])] += 1
         made = [uids, *middle, unmapped]
         if self._matched:
-            named = kinds or self._kinds
             made.append(
                 [
-                    None if uid is None else named[at]
+                    None if uid is None else kinds[at]
                     for uid, at in zip(uids, choices or [0] * len(rows), strict=True)
                 ]
             )
@@ -610,10 +608,9 @@ class StatusColumns:
     def make(
         self,
         outcomes: Sequence[Sequence[Outcome]],
-        kinds: Sequence[str | Sequence[str]] | None = None,
+        kinds: Sequence[str | Sequence[str]] = (),  # noqa: ARG002 - all are raw UIDs
     ) -> tuple[Columns, list[int] | None]:
         """See :meth:`OutcomeColumns.make`; there is one raw UID per row."""
-        del kinds
         (found,) = outcomes
         statuses = list(map(status_of_uid, found))
         self.status_counts.update(statuses)

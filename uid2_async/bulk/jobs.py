@@ -221,11 +221,11 @@ def _map_job(
         options=attrs.evolve(options, iso=iso),
         find=options.identifier_finder(),
         formatter=OutcomeColumns(
-            list(options.identifiers) or [options.type or "identifier"],
             rule=options.optout_rule,
             explode=options.explode,
             snake_case=options.names == "snake",
             buckets=options.api is Api.V2,
+            matched_type=len(options.identifiers) > 1,
         ),
         endpoint=MAP_V2 if options.api is Api.V2 else MAP_V3,
         state=state,

@@ -160,7 +160,7 @@ class IdentityColumns:
 
     def outcome_columns(self) -> OutcomeColumns:
         """Return the object that creates the added columns."""
-        return OutcomeColumns([""], snake_case=self.names == "snake")
+        return OutcomeColumns(snake_case=self.names == "snake")
 
     def find(self, header: Sequence[str]) -> tuple[int, int | None]:
         """Return the positions of the identity and of its type, if that is read.
