@@ -277,7 +277,7 @@ def check_export(
     if path is not None:
         check_roles({"STATE": state_paths(state.path), role: [path]})
         pair = FilePair(None, path)
-        check_targets([pair], force=force, unfinished=False, allow_shared=shared)
+        check_targets([pair], may_exist=force, allow_shared=shared)
     return path
 
 

@@ -345,6 +345,7 @@ def _open(job: FileJob) -> FileJob:
     path, bad_rows = _job_folder(job), None
     if options.bad_rows is not None and job.table is None:
         bad_rows = local_path(options.bad_rows, "bad_rows")
+    # An unfinished run may have left its outputs.
     unfinished = path is not None and JobFolder.is_unfinished(path)
     check_targets(
         # Rows in memory are not written to stdout.
@@ -355,8 +356,7 @@ def _open(job: FileJob) -> FileJob:
         },
         roles={"state": [] if job.state is None else state_paths(job.state.path)},
         folders={"job_dir": path},
-        force=options.force,
-        unfinished=unfinished and not options.restart,
+        may_exist=options.force or (unfinished and not options.restart),
         allow_shared=options.shared_folders,
     )
     with ExitStack() as stack:

@@ -35,6 +35,7 @@ from uid2_async.bulk.private_files import (
     FileLock,
     attempt,
     check_folder,
+    delete,
     make_private_folder,
     open_private,
     replace,
@@ -519,14 +520,13 @@ def check_targets(
     others: Mapping[str, Iterable[Location | None]] | None = None,
     roles: Mapping[str, Iterable[Path]] | None = None,
     folders: Mapping[str, Path | None] | None = None,
-    force: bool,
-    unfinished: bool,
+    may_exist: bool,
     allow_shared: bool = False,
 ) -> None:
     """Reject outputs that must not be written; create the folder for many.
 
     The *others* are further outputs by role, and *roles* and *folders* further paths
-    that a job uses. An *unfinished* run may have left its outputs.
+    that a job uses.
     """
     for pair in pairs:
         if isinstance(pair.source, Path):
@@ -537,16 +537,13 @@ def check_targets(
     more = [FilePair(None, one) for given in others.values() for one in given]
     for pair in (*pairs, *more):
         if isinstance(pair.target, Remote):
-            pair.target.check_target(may_exist=force or unfinished)
+            pair.target.check_target(may_exist=may_exist)
         elif pair.target is not None:
             folder = pair.target.parent
             while pair.folder is not None and not os.path.lexists(folder):
                 folder = folder.parent
             _check_target(
-                pair.target,
-                folder,
-                may_exist=force or unfinished,
-                allow_shared=allow_shared,
+                pair.target, folder, may_exist=may_exist, allow_shared=allow_shared
             )
     for pair in pairs:
         if pair.folder is not None and isinstance(pair.target, Path):
@@ -703,10 +700,8 @@ def temp_sibling(target: Path, *, disk: Disk = DISK) -> Iterator[Path]:
 
 def _remove(part: Path) -> None:
     """Remove an unfinished file, or a folder of them."""
-    is_folder = part.is_dir() and not part.is_symlink()
-    delete: Callable[[Path], None] = shutil.rmtree if is_folder else os.unlink
     if os.path.lexists(part):
-        attempt(f"{printable(str(part))} cannot be removed", delete, part)
+        delete(part, f"{printable(str(part))} cannot be removed")
 
 
 def write_atomically(

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import random as _random
+import shutil
 import socket
 import stat
 from collections.abc import Awaitable, Callable
@@ -186,6 +187,13 @@ def _others_can_write(status: os.stat_result) -> bool:
         and {*members, *group.gr_mem} <= {owner.pw_name}
     )
     return bool(mode & stat.S_IWOTH) or not is_private
+
+
+def delete(path: Path, refusal: str) -> None:
+    """Delete a file, a link, or a folder with everything in it."""
+    is_folder = path.is_dir() and not path.is_symlink()
+    remove: Callable[[Path], None] = shutil.rmtree if is_folder else os.unlink
+    attempt(refusal, remove, path)
 
 
 def write_all(descriptor: int, data: bytes, name: str, *, disk: Disk = DISK) -> None:

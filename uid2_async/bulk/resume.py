@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -31,6 +30,7 @@ from uid2_async.bulk.private_files import (
     FileLock,
     attempt,
     check_folder,
+    delete,
     make_private_folder,
     open_private,
     replace,
@@ -205,10 +205,7 @@ class JobFolder:
         """Delete everything except the log and the lock."""
         refusal = f"The folder {self.path} cannot be emptied"
         for name in set(attempt(refusal, os.listdir, self.path)) - {_LOG, _LOCK}:
-            entry = self.path / name
-            is_folder = entry.is_dir() and not entry.is_symlink()
-            delete: Callable[[Path], None] = shutil.rmtree if is_folder else os.unlink
-            attempt(refusal, delete, entry)
+            delete(self.path / name, refusal)
         sync_folder(self.path, disk=self._disk)
 
     def _write_header(self, header: Mapping[str, Any]) -> None:
