@@ -560,12 +560,10 @@ def _explain(outcome: Outcome) -> tuple[str | None, str | None]:
 
 # --- Opt-out statuses -----------------------------------------------------------------
 
-_OK: Final = "ok"
-_UNVERIFIABLE: Final = "unverifiable"
 _STATUS_WORDS: Final = {
-    RowStatus.MAPPED: _OK,
+    RowStatus.MAPPED: "ok",
     RowStatus.OPTED_OUT: "opted_out",
-    RowStatus.OTHER: _UNVERIFIABLE,
+    RowStatus.OTHER: "unverifiable",
     RowStatus.INVALID: "invalid",
     RowStatus.EMPTY: "invalid",
     RowStatus.FAILED: "failed",
@@ -603,7 +601,9 @@ class StatusColumns:
         """Set which rows to keep."""
         self.status_counts: Counter[str] = Counter()
         self._drop = drop
-        self._kept = {_OK, _UNVERIFIABLE} if allow_unverifiable else {_OK}
+        self._kept = {RowStatus.MAPPED}
+        if allow_unverifiable:
+            self._kept.add(RowStatus.OTHER)
 
     def make(
         self,
@@ -617,7 +617,7 @@ class StatusColumns:
         words = [_STATUS_WORDS[one] for one in statuses]
         if not self._drop:
             return {"STATUS": words}, None
-        rows = [at for at, one in enumerate(words) if one in self._kept]
+        rows = [at for at, one in enumerate(statuses) if one in self._kept]
         return {"STATUS": [words[at] for at in rows]}, rows
 
 

@@ -15,7 +15,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, ExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -133,14 +133,9 @@ def job_settings(
     }
 
 
-@asynccontextmanager
-async def open_state(state: MappingState) -> AsyncIterator[MappingState]:
+def open_state(state: MappingState) -> AbstractAsyncContextManager[MappingState]:
     """Open a state for a job, unless it is open already."""
-    if state.is_open:
-        yield state
-        return
-    async with state:
-        yield state
+    return nullcontext(state) if state.is_open else state
 
 
 def summarize(
