@@ -21,7 +21,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
@@ -217,30 +217,16 @@ async def _run_without_files(job: Job, kind: str, ask: _Ask) -> JobSummary:
             await _check_delta(job, state)
             async with _open_run(state, job.client, job=name) as run:
                 asking, counts = await ask(job, state, run)
-                summary = await _end_without_files(job, state, run, asking, counts)
+                drained = asking.is_drained
+                summary = summarize(asking, counts, complete=not drained)
+                # The changes of an interrupted job are left to the next delta.
+                opened = nullcontext() if drained else _open_delta(job, state)
+                async with opened as delta:
+                    summary = await _end_run(state, run, delta, summary)
         # If the same command is run again, it is another job.
         with suppress(JobError):
             await state.forget_files(name)
     return attrs.evolve(summary, seconds=time.monotonic() - job.started_at)
-
-
-async def _end_without_files(
-    job: Job,
-    state: MappingState,
-    run: Run,
-    asking: Dispatcher,
-    counts: Counter[str],
-) -> JobSummary:
-    """Write the delta of an uninterrupted job, and end its run."""
-    summary = summarize(asking, counts, complete=not asking.is_drained)
-    if asking.is_drained or job.delta is None:
-        await state.finish(run, exported=False, summary=_encode(summary))
-        return summary
-    async with _open_delta(job, state) as delta:
-        assert delta is not None  # noqa: S101 - by the condition
-        summary = attrs.evolve(summary, changes=await delta.complete(state, run))
-        await state.finish(run, exported=True, summary=_encode(summary))
-    return summary
 
 
 async def _find_rotated(client: UID2Client, state: MappingState) -> dict[str, datetime]:
@@ -410,11 +396,7 @@ async def _write_from_state(
             complete=complete,
         )
         if complete:
-            if delta is not None:
-                changes = await delta.complete(state, run)
-                summary = attrs.evolve(summary, changes=changes)
-            text = _encode(summary)
-            await state.finish(run, exported=delta is not None, summary=text)
+            summary = await _end_run(state, run, delta, summary)
     return summary
 
 
@@ -500,9 +482,16 @@ def _skip_done(file: InputFile, done: Mapping[str, str]) -> InputFile:
 # --- both -----------------------------------------------------------------------------
 
 
-def _encode(summary: JobSummary) -> str:
-    """Return a summary as JSON, without file names."""
-    return json.dumps(attrs.asdict(attrs.evolve(summary, outputs=())))
+async def _end_run(
+    state: MappingState, run: Run, delta: DeltaWriter | None, summary: JobSummary
+) -> JobSummary:
+    """End a run after its delta, if it writes one, is complete."""
+    if delta is not None:
+        summary = attrs.evolve(summary, changes=await delta.complete(state, run))
+    # Paths are not JSON, and the next run knows them.
+    text = json.dumps(attrs.asdict(attrs.evolve(summary, outputs=())))
+    await state.finish(run, exported=delta is not None, summary=text)
+    return summary
 
 
 async def _finished_summary(
