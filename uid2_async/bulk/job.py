@@ -77,18 +77,10 @@ class Job:
         """Whether the job was asked to stop."""
         return self.stop is not None and self.stop.is_set()
 
-    def dispatcher(
-        self, source: Source, *, distinct: bool = False, **more: Any
-    ) -> Dispatcher:
-        """Make the dispatcher that asks the operator about *source*.
-
-        If its identities are *distinct*, none of them is remembered.
-        """
-        options = self.options
-        if distinct:
-            options = attrs.evolve(options, dedupe_window=1)
+    def dispatcher(self, source: Source, **more: Any) -> Dispatcher:
+        """Make the dispatcher that asks the operator about *source*."""
         return Dispatcher(
-            self.client, source, options, self.system, stop=self.stop, **more
+            self.client, source, self.options, self.system, stop=self.stop, **more
         )
 
     def report_requests(self, counts: Counter[str], dispatcher: Dispatcher) -> None:

@@ -573,7 +573,7 @@ def _dispatcher(
     """Make the dispatcher that asks about identities of *state*, and records them."""
     record = partial(state.record, run)
     source = _ChunkSource(chunks)
-    return job.dispatcher(source, distinct=True, endpoint=endpoint, keep=record)
+    return job.dispatcher(source, endpoint=endpoint, keep=record)
 
 
 async def _ask_all(job: Job, dispatcher: Dispatcher) -> Counter[str]:
