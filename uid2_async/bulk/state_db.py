@@ -197,14 +197,11 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 # Windows disks as 9p, and some sandboxes mount those of their host that way.
 # fmt: off
 _REMOTE: Final = frozenset({
-    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "davfs2", "gfs", "gfs2",
-    "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "prl_fs", "smb3",
-    "smbfs", "vboxsf", "vmhgfs",
-})
-_REMOTE_FUSE: Final = frozenset({
-    "blobfuse", "blobfuse2", "ceph", "curlftpfs", "davfs", "davfs2", "gcsfuse",
-    "glusterfs", "goofys", "juicefs", "mount-s3", "mountpoint-s3", "rclone", "s3fs",
-    "seaweedfs", "smbnetfs", "sshfs", "vmhgfs-fuse",
+    "9p", "afs", "beegfs", "blobfuse", "blobfuse2", "ceph", "cifs", "coda",
+    "curlftpfs", "davfs", "davfs2", "gcsfuse", "gfs", "gfs2", "glusterfs", "goofys",
+    "gpfs", "juicefs", "lustre", "mount-s3", "mountpoint-s3", "ncpfs", "nfs", "nfs4",
+    "ocfs2", "prl_fs", "rclone", "s3fs", "seaweedfs", "smb3", "smbfs", "smbnetfs",
+    "sshfs", "vboxsf", "vmhgfs", "vmhgfs-fuse",
 })
 # fmt: on
 
@@ -239,7 +236,7 @@ def check_location(
     points = dict(mounts)
     parents = (str(parent) for parent in (folder, *folder.parents))
     kind = next((points[parent] for parent in parents if parent in points), "")
-    if kind in _REMOTE or kind.removeprefix("fuse.") in _REMOTE_FUSE:
+    if kind.removeprefix("fuse.") in _REMOTE:
         raise JobError(
             f"The state {path} is on a network file system ({kind}), where SQLite "
             "cannot lock it.",
