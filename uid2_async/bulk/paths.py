@@ -686,7 +686,7 @@ def temp_sibling(target: Path, *, disk: Disk = DISK) -> Iterator[Path]:
     part = target.with_name(f".{short_name(target.name)}.uid2-part")
     path = part.with_name(f"{part.name}.lock")
     busy = f"{printable(str(target))} is being written"
-    lock = FileLock.take(path, now=SYSTEM.clock(), busy=busy, disk=disk)
+    lock = FileLock(path, now=SYSTEM.clock(), busy=busy, disk=disk)
     try:
         _remove(part)
         yield part

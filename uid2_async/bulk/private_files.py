@@ -251,24 +251,21 @@ def replace(temporary: Path, target: Path, *, disk: Disk = DISK) -> None:
 _MAX_HOLDER_BYTES: Final = 1_024
 
 
-@attrs.define(repr=False, eq=False)
 class FileLock:
     """A lock that this process holds until :meth:`release`, or until it dies.
 
-    A child process that is forked in the meantime holds it too. See :meth:`take`.
+    A child process that is forked in the meantime holds it too.
     """
 
-    _descriptor: int | None
-
-    @classmethod
-    def take(
-        cls, path: Path, *, now: datetime, busy: str | None = None, disk: Disk = DISK
-    ) -> FileLock:
+    def __init__(
+        self, path: Path, *, now: datetime, busy: str | None = None, disk: Disk = DISK
+    ) -> None:
         """Take the lock at *path*, a file of its own, without waiting.
 
         The error for a lock that is held says what is *busy*, and with whom.
         """
         descriptor = open_private(path, exclusive=False)
+        self._descriptor: int | None = descriptor
         try:
             _lock(descriptor, path, busy or f"{path} is locked", disk)
             _refuse_removed(descriptor, path)
@@ -278,9 +275,8 @@ class FileLock:
                 attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
                 write_all(descriptor, f"{holder}\n".encode(), str(path), disk=disk)
         except BaseException:
-            os.close(descriptor)
+            self.release()
             raise
-        return cls(descriptor)
 
     def release(self) -> None:
         """Release the lock. Idempotent."""

@@ -262,7 +262,7 @@ def _lock_folder(path: Path, now: datetime, disk: Disk, *, shared: bool) -> File
             )
         _refuse_foreign(path)
         attempt(f"The folder {path} cannot be made private", os.chmod, path, 0o700)
-    return FileLock.take(path / _LOCK, now=now, disk=disk)
+    return FileLock(path / _LOCK, now=now, disk=disk)
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -401,7 +401,7 @@ class StateDatabase:
         self._spills: dict[str, KeySpill] | None = None
         self.failures: int = 0
         with ExitStack() as resources:
-            self._lock = FileLock.take(path.with_name(path.name + ".lock"), now=now)
+            self._lock = FileLock(path.with_name(path.name + ".lock"), now=now)
             resources.callback(self._lock.release)
             self._drop_scratch_file()
             os.close(open_private(path, exclusive=False))
