@@ -19,6 +19,7 @@ from enum import Enum, StrEnum
 from glob import escape as glob_escape, glob, has_magic
 from hashlib import sha256
 from importlib import import_module
+from itertools import takewhile
 from operator import itemgetter
 from pathlib import Path, PurePath
 from typing import Any, Final, TypeAlias, TypeVar
@@ -51,7 +52,6 @@ _END_BYTES: Final = 1024 * 1024
 # The names that we derive fit into the 255 bytes of a file name: a character has up to
 # four.
 _NAME_CHARS: Final = 40
-_NAME_BYTES: Final = 255
 
 
 def load_extra(extra: str, what: str, *modules: str) -> list[Any]:
@@ -378,9 +378,7 @@ def find_files(source: str, target: Path | None = None) -> list[tuple[str, Locat
     pattern = os.path.join(glob_escape(source), "**")  # noqa: PTH118 - as glob takes it
     if not root.is_dir():
         pattern = source
-        parts = root.parts
-        fixed = next(at for at, part in enumerate(parts) if has_magic(part))
-        root = Path(*parts[:fixed])
+        root = Path(*takewhile(lambda part: not has_magic(part), root.parts))
     folders = {root, *resolve(root).parents}
     outputs = resolve(target or Path(os.devnull))
     may_meet = target is not None and resolve(root) in outputs.parents
@@ -666,14 +664,6 @@ def short_name(name: str, *owner: str | Path) -> str:
     """Return the beginning of a name, and a digest of all of it and its *owner*."""
     digest = sha256(b"\0".join(map(os.fsencode, (name, *owner)))).hexdigest()
     return f"{name[:_NAME_CHARS]}-{digest[:16]}"
-
-
-def hidden_sibling(target: Path, suffix: str) -> Path:
-    """Return a hidden path next to *target*, which is shortened if it is too long."""
-    name = f".{target.name}{suffix}"
-    if len(os.fsencode(name)) > _NAME_BYTES:
-        name = f".{short_name(target.name)}{suffix}"
-    return target.with_name(name)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from zlib import crc32
 import msgspec
 
 from uid2_async._version import __version__
-from uid2_async.bulk.paths import InputIdentity, hidden_sibling
+from uid2_async.bulk.paths import InputIdentity, short_name
 from uid2_async.bulk.private_files import (
     DISK,
     Disk,
@@ -43,6 +43,7 @@ from uid2_async.errors import JobError
 _LOG: Final = "log"
 _NEW_LOG: Final = "log.new"
 _LOCK: Final = "lock"
+_NAME_BYTES: Final = 255
 _KIND: Final = "uid2_async job"
 _LOG_HEAD: Final = json.dumps({"kind": _KIND})[:-1].encode()
 # Eight hexadecimal digits and a space.
@@ -53,7 +54,10 @@ _RESTART: Final = "Discard the job and start over with `restart=True`."
 def job_folder_for(target: str | os.PathLike[str]) -> Path:
     """Return the default folder of the job that writes *target*: hidden, next to it."""
     path = Path(os.path.abspath(target))  # noqa: PTH100 - links stay as they are
-    return hidden_sibling(path, ".uid2-job")
+    name = f".{path.name}.uid2-job"
+    if len(os.fsencode(name)) > _NAME_BYTES:
+        name = f".{short_name(path.name)}.uid2-job"
+    return path.with_name(name)
 
 
 def part_path(folder: Path, name: str) -> Path:
