@@ -396,7 +396,7 @@ class StateDatabase:
         factory: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
         """Open the state at *path*, or create it."""
-        self.path: Path = path
+        self._scratch_path = path.with_name(path.name + "-staging")
         check_location(path, read_mounts(), allow_shared=allow_shared)
         self._spills: dict[str, KeySpill] | None = None
         self.failures: int = 0
@@ -553,10 +553,6 @@ class StateDatabase:
             self.failures = 0
             self.connection.execute("DETACH scratch")
             self._drop_scratch_file()
-
-    @property
-    def _scratch_path(self) -> Path:
-        return self.path.with_name(self.path.name + "-staging")
 
     def _drop_scratch_file(self) -> None:
         self._scratch_path.unlink(missing_ok=True)
