@@ -414,15 +414,17 @@ _STATUSES: Final = {
 }
 
 
-def status_of(outcome: Outcome) -> RowStatus:
-    """Return the status of a row with this outcome."""
-    if isinstance(outcome, MapFailure):
-        return RowStatus.FAILED
+def explain(outcome: Outcome) -> tuple[RowStatus, str | None, str | None]:
+    """Return the status, UNMAPPED and ERROR of a row with this outcome."""
     if outcome.raw_uid is not None:
-        return RowStatus.MAPPED
+        return RowStatus.MAPPED, None, None
+    if isinstance(outcome, MapFailure):
+        return RowStatus.FAILED, None, outcome.code
     if outcome is ABSENT:
-        return RowStatus.EMPTY
-    return _STATUSES.get(outcome.reason or "", RowStatus.OTHER)
+        return RowStatus.EMPTY, _INVALID.upper(), None
+    reason = outcome.reason or UnmappedReason.UNKNOWN.value
+    status = _STATUSES.get(reason, RowStatus.OTHER)
+    return status, reason.upper(), getattr(outcome, "code", None)
 
 
 def choose(outcomes: Sequence[Outcome], rule: OptOutRule) -> int:
@@ -536,8 +538,8 @@ class OutcomeColumns:
         self.status_counts[RowStatus.MAPPED] += len(rows) - uids.count(None)
         for at, uid in enumerate(uids) if None in uids else ():
             if uid is None:
-                unmapped[at], errors[at] = _explain(outcomes[at])
-                self.status_counts[status_of(outcomes[at])] += 1
+                status, unmapped[at], errors[at] = explain(outcomes[at])
+                self.status_counts[status] += 1
         made = [uids, *middle, unmapped]
         if self._matched:
             made.append(
@@ -547,15 +549,6 @@ class OutcomeColumns:
                 ]
             )
         return dict(zip(self.contents, [*made, errors], strict=True))
-
-
-def _explain(outcome: Outcome) -> tuple[str | None, str | None]:
-    """Return UNMAPPED and ERROR of an unmapped row."""
-    if isinstance(outcome, MapFailure):
-        return None, outcome.code
-    unknown = _INVALID if outcome is ABSENT else UnmappedReason.UNKNOWN.value
-    reason = outcome.reason or unknown
-    return reason.upper(), getattr(outcome, "code", None)
 
 
 # --- Opt-out statuses -----------------------------------------------------------------
@@ -573,7 +566,7 @@ _STATUS_WORDS: Final = {
 def status_of_uid(outcome: Outcome) -> RowStatus:
     """Return the status of a raw UID: MAPPED is ok, OTHER is unverifiable."""
     if outcome.raw_uid is None:
-        return status_of(outcome)
+        return explain(outcome)[0]
     # The operator cannot find these in its list (docs/protocol.md 2.7).
     from uid2_async.protocol.raw_uid import (  # noqa: PLC0415 - imports cryptography
         Environment,

@@ -12,27 +12,23 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import attrs
 
 from uid2_async._failures import CONTROL_FLOW
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, Source
-from uid2_async.bulk.columns import RowStatus, status_of
 from uid2_async.bulk.dispatch import Dispatcher
 from uid2_async.bulk.options import JobOptions, check_arguments
-from uid2_async.bulk.outcomes import MapRecord, Outcome, Progress
+from uid2_async.bulk.outcomes import MapFailure, MapRecord, Outcome, Progress
 from uid2_async.bulk.private_files import SYSTEM, System
 from uid2_async.client import UID2Client
 from uid2_async.errors import InputError, JobError
-from uid2_async.models import Identity, kind_and_value
+from uid2_async.models import Identity, UnmappedReason, kind_and_value
 from uid2_async.protocol.mapping import values_of_one_kind
 
 T = TypeVar("T")
-
-# The other statuses of records without a raw UID count as invalid.
-_COUNTED: Final = (RowStatus.OPTED_OUT, RowStatus.FAILED)
 
 
 class BulkMapper:
@@ -199,8 +195,8 @@ class Records(Generic[T]):
         counts["rows"] += len(outcomes)
         counts["mapped"] += len(outcomes) - len(unmapped)
         counts["duplicates"] += chunk.duplicates
-        for status in map(status_of, unmapped):
-            counts[status if status in _COUNTED else RowStatus.INVALID] += 1
+        for outcome in unmapped:
+            counts[_status(outcome)] += 1
         if self._on_progress is not None:
             try:
                 self._on_progress(self.progress)
@@ -209,6 +205,13 @@ class Records(Generic[T]):
                 self._dispatcher.abort(error)
                 raise
         return outcomes
+
+
+def _status(outcome: Outcome) -> str:
+    """Return the field of Progress that counts an outcome without a raw UID."""
+    if isinstance(outcome, MapFailure):
+        return "failed"
+    return "opted_out" if outcome.reason == UnmappedReason.OPTED_OUT else "invalid"
 
 
 class ItemSource:

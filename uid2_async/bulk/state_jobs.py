@@ -35,7 +35,7 @@ from uid2_async._portal import run_in_thread
 from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outcomes
-from uid2_async.bulk.columns import RowStatus, status_of, status_of_uid
+from uid2_async.bulk.columns import RowStatus, explain, status_of_uid
 from uid2_async.bulk.dispatch import Dispatcher
 from uid2_async.bulk.exports import DeltaWriter, check_delta, check_export, is_delta
 from uid2_async.bulk.job import (
@@ -582,7 +582,7 @@ async def _ask_all(job: Job, dispatcher: Dispatcher) -> Counter[str]:
     async with dispatcher:
         async for chunk in dispatcher.chunks():
             (outcomes,) = chunk.outcomes()
-            counts.update(map(status_of, outcomes))
+            counts.update(explain(one)[0] for one in outcomes)
             job.report_requests(counts, dispatcher)
     return counts
 
