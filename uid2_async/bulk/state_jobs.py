@@ -582,7 +582,9 @@ async def _ask_all(job: Job, dispatcher: Dispatcher) -> Counter[str]:
     async with dispatcher:
         async for chunk in dispatcher.chunks():
             (outcomes,) = chunk.outcomes()
-            counts.update(explain(one)[0] for one in outcomes)
+            unmapped = [one for one in outcomes if one.raw_uid is None]
+            counts[RowStatus.MAPPED] += len(outcomes) - len(unmapped)
+            counts.update(explain(one)[0] for one in unmapped)
             job.report_requests(counts, dispatcher)
     return counts
 
