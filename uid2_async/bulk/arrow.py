@@ -297,6 +297,7 @@ class ArrowReader:
         self._size = stream.seek(0, 2)
         self._batches: Iterator[Any] = self._all_batches(0)
         self._loaded: Any = None
+        self._at = 0
         self._rows = 0
         self._wanted: dict[int | str, int] = {}
 
@@ -394,6 +395,7 @@ class ArrowReader:
         """Read more into memory; return False at the end of the file. Blocks."""
         if self._loaded is None:
             self._loaded = self._read(lambda: next(self._batches, None))
+            self._at = 0
         return self._loaded is not None
 
     def take(self, rows: int) -> ArrowRows | None:
@@ -401,9 +403,11 @@ class ArrowReader:
         batch = self._loaded
         if batch is None:
             return None
-        part = batch.slice(0, rows)
+        part = batch.slice(self._at, rows)
+        self._at += part.num_rows
         self._rows += part.num_rows
-        self._loaded = batch.slice(rows) if part.num_rows < batch.num_rows else None
+        if self._at >= batch.num_rows:
+            self._loaded = None
         return ArrowRows(part, self._wanted, self.options.null)
 
     def no_rows(self) -> ArrowRows | None:

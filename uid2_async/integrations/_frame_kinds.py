@@ -322,7 +322,7 @@ class _FrameReader(ArrowReader):
         self._frame = frame
         self._size = self._total = frame.rows or 0
         self._loaded: Any = None
-        self._rows = 0
+        self._at = self._rows = 0
 
     def select(
         self, columns: Sequence[int], keys: Sequence[str] = (), added: Any = ()
