@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uid2_async.bulk.private_files import FileLock
 
-lock = FileLock.take(Path(sys.argv[1]), now=datetime(2026, 11, 25, tzinfo=UTC))
+lock = FileLock(Path(sys.argv[1]), now=datetime(2026, 11, 25, tzinfo=UTC))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -60,7 +60,7 @@ def test_a_second_process_is_told_who_holds_it(
     owner = start_owner()
 
     with pytest.raises(JobError) as caught:
-        FileLock.take(tmp_path / "lock", now=now)
+        FileLock(tmp_path / "lock", now=now)
 
     assert (
         f"is locked by process {owner.pid} on {socket.gethostname()} "
@@ -76,7 +76,7 @@ def test_a_dead_owners_lock_is_free(
     owner.kill()
     owner.wait()
 
-    lock = FileLock.take(tmp_path / "lock", now=now)
+    lock = FileLock(tmp_path / "lock", now=now)
 
     holder = (tmp_path / "lock").read_text()
     assert holder.startswith(f"process {os.getpid()} on ")
@@ -85,15 +85,15 @@ def test_a_dead_owners_lock_is_free(
 
 def test_two_jobs_of_one_process_are_kept_apart(tmp_path: Path, now: datetime) -> None:
     """F10: the lock counts within a process too, until it is released."""
-    lock = FileLock.take(tmp_path / "lock", now=now)
+    lock = FileLock(tmp_path / "lock", now=now)
     own = f"locked by process {os.getpid()} .*this one: another call, or a canceled"
     with pytest.raises(JobError, match=own):
-        FileLock.take(tmp_path / "lock", now=now)
+        FileLock(tmp_path / "lock", now=now)
 
     lock.release()
     lock.release()
 
-    FileLock.take(tmp_path / "lock", now=now).release()
+    FileLock(tmp_path / "lock", now=now).release()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"pid": "x"}'])
@@ -101,11 +101,11 @@ def test_a_holder_that_cannot_be_read_is_another_process(
     tmp_path: Path, now: datetime, content: bytes
 ) -> None:
     """A holder that has not written its name yet still holds the lock."""
-    lock = FileLock.take(tmp_path / "lock", now=now)
+    lock = FileLock(tmp_path / "lock", now=now)
     (tmp_path / "lock").write_bytes(content)
 
     with pytest.raises(JobError, match="is locked by another process"):
-        FileLock.take(tmp_path / "lock", now=now)
+        FileLock(tmp_path / "lock", now=now)
 
     lock.release()
 
@@ -117,7 +117,7 @@ def test_a_file_system_without_locks_is_refused(tmp_path: Path, now: datetime) -
         raise OSError(errno.ENOLCK, "No locks available")
 
     with pytest.raises(JobError, match="cannot be locked: No locks") as caught:
-        FileLock.take(tmp_path / "lock", now=now, disk=Disk(flock=flock))
+        FileLock(tmp_path / "lock", now=now, disk=Disk(flock=flock))
 
     assert "local disk" in caught.value.hint
 
@@ -135,4 +135,4 @@ def test_a_lock_that_was_deleted_meanwhile_is_none(
         fcntl.flock(descriptor, operation)
 
     with pytest.raises(JobError, match="was just removed by a job"):
-        FileLock.take(tmp_path / "lock", now=now, disk=Disk(flock=flock))
+        FileLock(tmp_path / "lock", now=now, disk=Disk(flock=flock))

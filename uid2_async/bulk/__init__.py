@@ -41,55 +41,26 @@ if TYPE_CHECKING:
     )
     from uid2_async.bulk.state_values import StateRow as StateRow
 
-_MODULES = {
-    "BulkMapper": "mapper",
-    "FileFormatOptions": "paths",
-    "FileJobOptions": "options",
-    "FileProgress": "options",
-    "Format": "paths",
-    "IfExists": "database",
-    "JobOptions": "options",
-    "JobSummary": "options",
-    "MapFailure": "outcomes",
-    "MapOptions": "options",
-    "MapRecord": "outcomes",
-    "MappingState": "state",
-    "Progress": "outcomes",
-    "Query": "database",
-    "RefreshOptions": "options",
-    "StateRow": "state_values",
-    "StatusOptions": "options",
-    "Table": "database",
-    "check_file": "jobs",
-    "map_file": "jobs",
-    "refresh_state": "state_jobs",
-    "sweep_by_status": "state_jobs",
+_NAMES = {
+    "database": "IfExists Query Table",
+    "jobs": "check_file map_file",
+    "mapper": "BulkMapper",
+    "options": (
+        "FileJobOptions FileProgress JobOptions JobSummary MapOptions RefreshOptions "
+        "StatusOptions"
+    ),
+    "outcomes": "MapFailure MapRecord Progress",
+    "paths": "FileFormatOptions Format",
+    "state": "MappingState",
+    "state_jobs": "refresh_state sweep_by_status",
+    "state_values": "StateRow",
 }
+"""The public names of each module."""
 
-__all__ = [
-    "BulkMapper",
-    "FileFormatOptions",
-    "FileJobOptions",
-    "FileProgress",
-    "Format",
-    "IfExists",
-    "JobOptions",
-    "JobSummary",
-    "MapFailure",
-    "MapOptions",
-    "MapRecord",
-    "MappingState",
-    "Progress",
-    "Query",
-    "RefreshOptions",
-    "StateRow",
-    "StatusOptions",
-    "Table",
-    "check_file",
-    "map_file",
-    "refresh_state",
-    "sweep_by_status",
-]
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+# Type checkers read the imports above.
+__all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -474,7 +474,6 @@ class ArrowOutput:
         self._resumable = resumable
         self._disk = disk
         self._batches: list[Any] = []
-        self._rows = 0
         self._file: Any = None
         self._writer: Any = None
         schema = self._input_schema(reader)
@@ -568,8 +567,8 @@ class ArrowOutput:
     def write(self, *formatted: Any) -> None:
         """Write results of :meth:`format`. Blocks."""
         self._batches += formatted
-        self._rows += sum(batch.num_rows for batch in formatted)
-        if not self._resumable and self._rows >= self.save_rows:
+        rows = sum(batch.num_rows for batch in self._batches)
+        if not self._resumable and rows >= self.save_rows:
             self._flush()
 
     def _flush(self) -> None:
@@ -581,7 +580,6 @@ class ArrowOutput:
         if table.num_rows:
             writing(partial(self._writer.write_table, table))
         self._batches.clear()
-        self._rows = 0
 
     def sync(self) -> int:
         """Sync everything; return the number of parts, to resume from. Blocks."""
@@ -589,7 +587,6 @@ class ArrowOutput:
             path = self._name(self._parts)
             writing(partial(self._write_part, path))
             self._batches.clear()
-            self._rows = 0
             self._parts += 1
         return self._parts
 

@@ -390,8 +390,6 @@ def _find_every(header: Sequence[str], column: str) -> list[int]:
 
 # --- Outcomes -------------------------------------------------------------------------
 
-INVALID_IDENTIFIER: Final = "INVALID IDENTIFIER"
-
 _OPTED_OUT: Final = UnmappedReason.OPTED_OUT.value
 _INVALID: Final = UnmappedReason.INVALID_IDENTIFIER.value
 
@@ -414,6 +412,19 @@ _STATUSES: Final = {
     _INVALID: RowStatus.INVALID,
     "invalid input type": RowStatus.INVALID,
 }
+
+
+def explain(outcome: Outcome) -> tuple[RowStatus, str | None, str | None]:
+    """Return the status, UNMAPPED and ERROR of a row with this outcome."""
+    if outcome.raw_uid is not None:
+        return RowStatus.MAPPED, None, None
+    if isinstance(outcome, MapFailure):
+        return RowStatus.FAILED, None, outcome.code
+    if outcome is ABSENT:
+        return RowStatus.EMPTY, _INVALID.upper(), None
+    reason = outcome.reason or UnmappedReason.UNKNOWN.value
+    status = _STATUSES.get(reason, RowStatus.OTHER)
+    return status, reason.upper(), getattr(outcome, "code", None)
 
 
 def choose(outcomes: Sequence[Outcome], rule: OptOutRule) -> int:
@@ -448,21 +459,19 @@ class OutcomeColumns:
 
     def __init__(
         self,
-        kinds: Sequence[str],
         *,
         rule: OptOutRule = OptOutRule.ANY,
         explode: bool = False,
         snake_case: bool = False,
         buckets: bool = False,
-        matched_type: bool | None = None,
+        matched_type: bool = False,
     ) -> None:
-        """Make columns for rows with one identifier of each of *kinds*."""
+        """Set the columns; *matched_type* is for rows with several identifiers."""
         self.status_counts: Counter[str] = Counter()
-        self._kinds = kinds
         self._rule = rule
         self._explode = explode
         self._buckets = buckets
-        self._matched = len(kinds) > 1 if matched_type is None else matched_type
+        self._matched = matched_type
         shown = ["BUCKET_ID"] if buckets else ["PREV_UID", "REFRESH_FROM"]
         matched = ["MATCHED_TYPE"] if self._matched else []
         names = ["UID", *shown, "UNMAPPED", *matched, "ERROR"]
@@ -476,9 +485,9 @@ class OutcomeColumns:
     def make(
         self,
         outcomes: Sequence[Sequence[Outcome]],
-        kinds: Sequence[str | Sequence[str]] | None = None,
+        kinds: Sequence[str | Sequence[str]] = (),
     ) -> tuple[Columns, list[int] | None]:
-        """Make the columns.
+        """Make the columns from the outcomes of each identifier, of these *kinds*.
 
         Returns:
             The columns, and the row index of each cell; None if there is one cell per
@@ -504,7 +513,7 @@ class OutcomeColumns:
         self,
         outcomes: Sequence[Outcome],
         choices: Sequence[int] | None,
-        kinds: Sequence[str | Sequence[str]] | None,
+        kinds: Sequence[str | Sequence[str]],
     ) -> Columns:
         """Make the columns of rows with a chosen outcome.
 
@@ -529,39 +538,25 @@ class OutcomeColumns:
         self.status_counts[RowStatus.MAPPED] += len(rows) - uids.count(None)
         for at, uid in enumerate(uids) if None in uids else ():
             if uid is None:
-                unmapped[at], errors[at] = self._explain(outcomes[at])
+                status, unmapped[at], errors[at] = explain(outcomes[at])
+                self.status_counts[status] += 1
         made = [uids, *middle, unmapped]
         if self._matched:
-            named = kinds or self._kinds
             made.append(
                 [
-                    None if uid is None else named[at]
+                    None if uid is None else kinds[at]
                     for uid, at in zip(uids, choices or [0] * len(rows), strict=True)
                 ]
             )
         return dict(zip(self.contents, [*made, errors], strict=True))
 
-    def _explain(self, outcome: Outcome) -> tuple[str | None, str | None]:
-        """Return UNMAPPED and ERROR of an unmapped row, and count it."""
-        if isinstance(outcome, MapFailure):
-            self.status_counts[RowStatus.FAILED] += 1
-            return None, outcome.code
-        if outcome is ABSENT:
-            self.status_counts[RowStatus.EMPTY] += 1
-            return INVALID_IDENTIFIER, None
-        reason = outcome.reason or UnmappedReason.UNKNOWN.value
-        self.status_counts[_STATUSES.get(reason, RowStatus.OTHER)] += 1
-        return reason.upper(), getattr(outcome, "code", None)
-
 
 # --- Opt-out statuses -----------------------------------------------------------------
 
-_OK: Final = "ok"
-_UNVERIFIABLE: Final = "unverifiable"
 _STATUS_WORDS: Final = {
-    RowStatus.MAPPED: _OK,
+    RowStatus.MAPPED: "ok",
     RowStatus.OPTED_OUT: "opted_out",
-    RowStatus.OTHER: _UNVERIFIABLE,
+    RowStatus.OTHER: "unverifiable",
     RowStatus.INVALID: "invalid",
     RowStatus.EMPTY: "invalid",
     RowStatus.FAILED: "failed",
@@ -570,13 +565,8 @@ _STATUS_WORDS: Final = {
 
 def status_of_uid(outcome: Outcome) -> RowStatus:
     """Return the status of a raw UID: MAPPED is ok, OTHER is unverifiable."""
-    if isinstance(outcome, MapFailure):
-        return RowStatus.FAILED
     if outcome.raw_uid is None:
-        if outcome is ABSENT:
-            return RowStatus.EMPTY
-        opted_out = outcome.reason == _OPTED_OUT
-        return RowStatus.OPTED_OUT if opted_out else RowStatus.INVALID
+        return explain(outcome)[0]
     # The operator cannot find these in its list (docs/protocol.md 2.7).
     from uid2_async.protocol.raw_uid import (  # noqa: PLC0415 - imports cryptography
         Environment,
@@ -604,22 +594,23 @@ class StatusColumns:
         """Set which rows to keep."""
         self.status_counts: Counter[str] = Counter()
         self._drop = drop
-        self._kept = {_OK, _UNVERIFIABLE} if allow_unverifiable else {_OK}
+        self._kept = {RowStatus.MAPPED}
+        if allow_unverifiable:
+            self._kept.add(RowStatus.OTHER)
 
     def make(
         self,
         outcomes: Sequence[Sequence[Outcome]],
-        kinds: Sequence[str | Sequence[str]] | None = None,
+        kinds: Sequence[str | Sequence[str]] = (),  # noqa: ARG002 - all are raw UIDs
     ) -> tuple[Columns, list[int] | None]:
         """See :meth:`OutcomeColumns.make`; there is one raw UID per row."""
-        del kinds
         (found,) = outcomes
         statuses = list(map(status_of_uid, found))
         self.status_counts.update(statuses)
         words = [_STATUS_WORDS[one] for one in statuses]
         if not self._drop:
             return {"STATUS": words}, None
-        rows = [at for at, one in enumerate(words) if one in self._kept]
+        rows = [at for at, one in enumerate(statuses) if one in self._kept]
         return {"STATUS": [words[at] for at in rows]}, rows
 
 

@@ -96,7 +96,6 @@ class CsvReader(TextReader):
         """Read the header."""
         super().__init__(stream, options, **more)
         csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
-        self._width = 0
         # The number of loaded lines of a row whose end is not loaded.
         self._unfinished = 0
         # Up to which line an open quote leads to a fault, and its cause and hint.
@@ -144,7 +143,6 @@ class CsvReader(TextReader):
         if self.options.strip_header:
             names = [name.strip() for name in names]
         self.header: Sequence[str] = names
-        self._width = len(names)
 
     def take(self, rows: int) -> TextRows | None:
         """See :meth:`TextReader.take`."""
@@ -155,7 +153,7 @@ class CsvReader(TextReader):
         if not some:
             return self._rows([], []) if self._line > before else None
         damaged = self._line < self._damaged_until
-        if self._careful or damaged or not self._width:
+        if self._careful or damaged or not self.header:
             self._careful = max(0, self._careful - 1)
         elif (found := self._parse_lines(some)) is not None:
             self._drop(len(some))
@@ -180,10 +178,10 @@ class CsvReader(TextReader):
         Lines without quotes are split in half the time of csv, and only as far as the
         wanted columns.
         """
-        text = "".join(some)
+        text, width = "".join(some), len(self.header)
         # A blank line is not a row, but has as many fields as a row of one column.
         is_plain = not ('"' in text or "\r" in text or len(text) > MAX_FIELD_CHARS)
-        if not is_plain or self._width == 1 or self.options.skip_initial_space:
+        if not is_plain or width == 1 or self.options.skip_initial_space:
             try:
                 found = list(parse_csv(some, self.options))
             except csv.Error:
@@ -191,15 +189,15 @@ class CsvReader(TextReader):
         else:
             delimiter = self.options.delimiter or ","
             last = 1 + max(self._wanted.values(), default=-1)
-            if last < self._width // 2:  # most fields are not needed
+            if last < width // 2:  # most fields are not needed
                 counts = set(map(str.count, some, repeat(delimiter)))
-                if counts != {self._width - 1}:
+                if counts != {width - 1}:
                     return None
                 return [one.split(delimiter, last) if last else [] for one in some]
             lines = text.removesuffix("\n").split("\n")
             found = [one.split(delimiter) for one in lines]
         # As many rows as lines, so no line is blank and no row spans several lines.
-        if len(found) != len(some) or {self._width} != set(map(len, found)):
+        if len(found) != len(some) or {width} != set(map(len, found)):
             return None
         return found
 
@@ -331,14 +329,15 @@ class CsvReader(TextReader):
         """Return the cause and hint if a row has bad bytes or another width."""
         if self._line < self._damaged_until and DAMAGE.search(record):
             return self._encoding_fault
-        if not row or len(row) == (self._width or len(row)):
+        width = len(self.header)
+        if not row or len(row) == (width or len(row)):
             return None
         if len(row) == 1 and row[0].isspace():
             return "the line has only white space", "Remove the line."
         where = ""
         if after - used > 1:
             where = f" in lines {self._line + used + 1} to {self._line + after}"
-        cause = f"{len(row)} fields{where}, but the header has {self._width}"
+        cause = f"{len(row)} fields{where}, but the header has {width}"
         return cause, _QUOTE_HINT
 
     def parse(self, records: list[str]) -> list[list[str]]:
@@ -369,7 +368,6 @@ class CsvOutput(TextOutput):
             keeps_text, first = self._delimiter == own, reader.first
         # A last row without a line end gets that of the header.
         self._end = "\r\n" if first.endswith("\r\n") else "\n"
-        self._width = len(self.added) + (0 if reader is None else len(reader.header))
         marks = (self._delimiter, '"', "\n", "\r", self._options.comment)
         self._marks = tuple(filter(None, marks))
         if self._options.skip_initial_space:
@@ -391,7 +389,7 @@ class CsvOutput(TextOutput):
 
     def lines(self, cells: list[list[str]]) -> str:
         """Format rows of our own, given by column."""
-        if self._width == 1:  # an empty row would be a blank line
+        if len(cells) == 1:  # an empty row would be a blank line
             cells = [[cell or '""' for cell in column] for column in cells]
         rows = map(self._delimiter.join, zip(*cells, strict=True))
         return "".join([f"{row}\n" for row in rows])

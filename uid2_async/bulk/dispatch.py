@@ -107,7 +107,8 @@ class Dispatcher:
     ) -> None:
         """Prepare the job, which runs in ``async with``; *stop* ends it cleanly.
 
-        All outcomes, including failures, are stored before their rows are returned.
+        With *keep*, which stores all outcomes, including failures, before their rows
+        are returned, the identities must be distinct: none of them is remembered.
         """
         self._batch_size = batch_size = options.batch_size or client.max_batch_size
         self._client = client
@@ -120,7 +121,7 @@ class Dispatcher:
         self._batcher = Batcher(
             endpoint,
             batch_size=batch_size,
-            window=options.dedupe_window,
+            window=options.dedupe_window if keep is None else 1,
             send_raw=client.send_raw and endpoint.binary,
         )
         self._cpu = asyncio.Lock()

@@ -91,7 +91,6 @@ class DeltaWriter:
 
         The *options* are those of a job whose rows :meth:`write_rows` gets.
         """
-        self.lines: int = 0
         options = options or MapOptions()
         self._target = target
         self._keys = options.keys
@@ -126,7 +125,6 @@ class DeltaWriter:
             [*_cells_of(cell, changed[cell]), *[one[cell[0]] for one in keys]]
             for cell in written
         ]
-        self.lines += len(written)
         for kind, some in _by_kind(written).items():
             await state.mark_written(kind, some)
         for kind, some in _by_kind(withheld).items():
@@ -165,18 +163,18 @@ class DeltaWriter:
             detail = encode_checkpoint(Checkpoint(input=identity, done=True))
             await state.set_file_done(run, DELTA, detail)
         await run_in_thread(self._table.finish)
-        return self.lines
+        return self._table.rows
 
-    async def write_changes(self, pages: AsyncIterator[Sequence[Change]]) -> None:
-        """Write a line for each change, and rename the file to its final name."""
+    async def write_changes(self, pages: AsyncIterator[Sequence[Change]]) -> int:
+        """Write a line for each change, rename the file, and count its lines."""
         await self._write(pages)
         await run_in_thread(self._table.finish)
+        return self._table.rows
 
     async def _write(self, pages: AsyncIterator[Sequence[Change]]) -> None:
         """Write a line for each change."""
         await self._save()
         async for page in pages:
-            self.lines += len(page)
             hashes = base64.encode_texts([one.identity for one in page])
             columns: dict[str, list[Any]] = {
                 "CHANGE": [one.change for one in page],
@@ -277,7 +275,7 @@ def check_export(
     if path is not None:
         check_roles({"STATE": state_paths(state.path), role: [path]})
         pair = FilePair(None, path)
-        check_targets([pair], force=force, unfinished=False, allow_shared=shared)
+        check_targets([pair], may_exist=force, allow_shared=shared)
     return path
 
 
@@ -317,7 +315,7 @@ async def export_state(state: MappingState, target: str, *, force: bool = False)
 def _cells(key: IdentityKey, row: StateRow) -> list[str | int | None]:
     """Return what is known about one identity."""
     return [
-        f"{key.kind.value}_hash",
+        _INPUT_TYPES[key.kind],
         base64.encode_text(key.identity),
         row.raw_uid,
         row.previous_raw_uid,
@@ -336,5 +334,4 @@ async def export_history(
     folder = state.path.parent
     writer = await run_in_thread(partial(DeltaWriter, target, folder=folder))
     async with aclosing(writer) as delta:
-        await delta.write_changes(state.history(since))
-    return delta.lines
+        return await delta.write_changes(state.history(since))

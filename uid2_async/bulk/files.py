@@ -109,6 +109,10 @@ class TableWriter:
     """Writes a table of our own, such as a delta or export, in the format of its name.
 
     The file appears when it is complete; otherwise, nothing is left of it.
+
+    Attributes:
+        rows: The number of rows written.
+        is_finished: Whether nothing more is written.
     """
 
     def __init__(
@@ -130,6 +134,7 @@ class TableWriter:
         self._disk = disk
         self._whole: Path | None = None
         self._is_complete = False
+        self.is_finished: bool = False
         self.rows: int = 0
         options = FileFormatOptions(spreadsheet_safe=spreadsheet_safe).for_file(path)
         part = None
@@ -158,7 +163,10 @@ class TableWriter:
         return None if self._whole is None else identify(self._whole)
 
     def finish(self) -> None:
-        """Rename the complete file to its final name. Blocks."""
+        """Rename the complete file to its final name. Idempotent. Blocks."""
+        if self.is_finished:
+            return
+        self.is_finished = True
         try:
             self.complete()
             if self._whole is not None and self._remote is not None:

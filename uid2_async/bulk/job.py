@@ -15,7 +15,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, ExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -46,7 +46,7 @@ from uid2_async.bulk.paths import (
     InputIdentity,
     Remote,
 )
-from uid2_async.bulk.private_files import DISK, Disk, System
+from uid2_async.bulk.private_files import Disk, System
 from uid2_async.bulk.resume import Checkpoint, JobFolder
 from uid2_async.bulk.state import MappingState
 from uid2_async.bulk.stores import local_path
@@ -77,18 +77,10 @@ class Job:
         """Whether the job was asked to stop."""
         return self.stop is not None and self.stop.is_set()
 
-    def dispatcher(
-        self, source: Source, *, distinct: bool = False, **more: Any
-    ) -> Dispatcher:
-        """Make the dispatcher that asks the operator about *source*.
-
-        If its identities are *distinct*, none of them is remembered.
-        """
-        options = self.options
-        if distinct:
-            options = attrs.evolve(options, dedupe_window=1)
+    def dispatcher(self, source: Source, **more: Any) -> Dispatcher:
+        """Make the dispatcher that asks the operator about *source*."""
         return Dispatcher(
-            self.client, source, options, self.system, stop=self.stop, **more
+            self.client, source, self.options, self.system, stop=self.stop, **more
         )
 
     def report_requests(self, counts: Counter[str], dispatcher: Dispatcher) -> None:
@@ -133,14 +125,9 @@ def job_settings(
     }
 
 
-@asynccontextmanager
-async def open_state(state: MappingState) -> AsyncIterator[MappingState]:
+def open_state(state: MappingState) -> AbstractAsyncContextManager[MappingState]:
     """Open a state for a job, unless it is open already."""
-    if state.is_open:
-        yield state
-        return
-    async with state:
-        yield state
+    return nullcontext(state) if state.is_open else state
 
 
 def summarize(
@@ -385,32 +372,19 @@ class FileSource:
 # --- rows that cannot be read ---------------------------------------------------------
 
 
-class BadRows:
+class BadRows(TableWriter):
     """Collects the rows that cannot be read in a separate file."""
 
-    def __init__(self, path: Path, *, disk: Disk = DISK) -> None:
+    def __init__(self, path: Path, *, disk: Disk) -> None:
         """Open the file. Blocks."""
-        self.count: int = 0
-        self._is_complete = False
-        columns: dict[str, Content] = dict.fromkeys(_BAD_ROW_COLUMNS, Content.TEXT)
-        self._table = TableWriter(path, columns, disk=disk)
+        columns = dict.fromkeys(_BAD_ROW_COLUMNS, Content.TEXT)
+        super().__init__(path, columns, disk=disk)
 
     def __call__(self, row: BadRow) -> None:
         """Collect a row, unless the file is done, since inputs are read again."""
-        if not self._is_complete:
+        if not self.is_finished:
             cells = ([row.name], [str(row.line)], [row.cause], [row.text])
-            self._table.write(dict(zip(_BAD_ROW_COLUMNS, cells, strict=True)))
-            self.count += 1
-
-    def finish(self) -> None:
-        """Rename the file to its final name. Idempotent. Blocks."""
-        if not self._is_complete:
-            self._is_complete = True
-            self._table.finish()
-
-    def close(self) -> None:
-        """Close the file, and remove it if it is not complete."""
-        self._table.close()
+            self.write(dict(zip(_BAD_ROW_COLUMNS, cells, strict=True)))
 
 
 class InputFaults:

@@ -221,11 +221,11 @@ def _map_job(
         options=attrs.evolve(options, iso=iso),
         find=options.identifier_finder(),
         formatter=OutcomeColumns(
-            list(options.identifiers) or [options.type or "identifier"],
             rule=options.optout_rule,
             explode=options.explode,
             snake_case=options.names == "snake",
             buckets=options.api is Api.V2,
+            matched_type=len(options.identifiers) > 1,
         ),
         endpoint=MAP_V2 if options.api is Api.V2 else MAP_V3,
         state=state,
@@ -345,6 +345,7 @@ def _open(job: FileJob) -> FileJob:
     path, bad_rows = _job_folder(job), None
     if options.bad_rows is not None and job.table is None:
         bad_rows = local_path(options.bad_rows, "bad_rows")
+    # An unfinished run may have left its outputs.
     unfinished = path is not None and JobFolder.is_unfinished(path)
     check_targets(
         # Rows in memory are not written to stdout.
@@ -355,8 +356,7 @@ def _open(job: FileJob) -> FileJob:
         },
         roles={"state": [] if job.state is None else state_paths(job.state.path)},
         folders={"job_dir": path},
-        force=options.force,
-        unfinished=unfinished and not options.restart,
+        may_exist=options.force or (unfinished and not options.restart),
         allow_shared=options.shared_folders,
     )
     with ExitStack() as stack:

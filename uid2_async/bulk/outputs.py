@@ -100,7 +100,7 @@ class JobOutputs:
             "rows": self._rows,
             "duplicates": self._duplicates,
             "input_warnings": dict(self._warnings.counts),
-            "bad_rows": 0 if bad_rows is None else bad_rows.count,
+            "bad_rows": 0 if bad_rows is None else bad_rows.rows,
             "outputs": tuple(filter(None, done)),
         }
         counts = self._formatter.status_counts

@@ -19,6 +19,7 @@ from enum import Enum, StrEnum
 from glob import escape as glob_escape, glob, has_magic
 from hashlib import sha256
 from importlib import import_module
+from itertools import takewhile
 from operator import itemgetter
 from pathlib import Path, PurePath
 from typing import Any, Final, TypeAlias, TypeVar
@@ -35,6 +36,7 @@ from uid2_async.bulk.private_files import (
     FileLock,
     attempt,
     check_folder,
+    delete,
     make_private_folder,
     open_private,
     replace,
@@ -50,7 +52,6 @@ _END_BYTES: Final = 1024 * 1024
 # The names that we derive fit into the 255 bytes of a file name: a character has up to
 # four.
 _NAME_CHARS: Final = 40
-_NAME_BYTES: Final = 255
 
 
 def load_extra(extra: str, what: str, *modules: str) -> list[Any]:
@@ -386,9 +387,7 @@ def find_files(source: str, target: Path | None = None) -> list[tuple[str, Locat
     pattern = os.path.join(glob_escape(source), "**")  # noqa: PTH118 - as glob takes it
     if not root.is_dir():
         pattern = source
-        parts = root.parts
-        fixed = next(at for at, part in enumerate(parts) if has_magic(part))
-        root = Path(*parts[:fixed])
+        root = Path(*takewhile(lambda part: not has_magic(part), root.parts))
     folders = {root, *resolve(root).parents}
     outputs = resolve(target or Path(os.devnull))
     may_meet = target is not None and resolve(root) in outputs.parents
@@ -528,14 +527,13 @@ def check_targets(
     others: Mapping[str, Iterable[Location | None]] | None = None,
     roles: Mapping[str, Iterable[Path]] | None = None,
     folders: Mapping[str, Path | None] | None = None,
-    force: bool,
-    unfinished: bool,
+    may_exist: bool,
     allow_shared: bool = False,
 ) -> None:
     """Reject outputs that must not be written; create the folder for many.
 
     The *others* are further outputs by role, and *roles* and *folders* further paths
-    that a job uses. An *unfinished* run may have left its outputs.
+    that a job uses.
     """
     for pair in pairs:
         if isinstance(pair.source, Path):
@@ -546,16 +544,13 @@ def check_targets(
     more = [FilePair(None, one) for given in others.values() for one in given]
     for pair in (*pairs, *more):
         if isinstance(pair.target, Remote):
-            pair.target.check_target(may_exist=force or unfinished)
+            pair.target.check_target(may_exist=may_exist)
         elif pair.target is not None:
             folder = pair.target.parent
             while pair.folder is not None and not os.path.lexists(folder):
                 folder = folder.parent
             _check_target(
-                pair.target,
-                folder,
-                may_exist=force or unfinished,
-                allow_shared=allow_shared,
+                pair.target, folder, may_exist=may_exist, allow_shared=allow_shared
             )
     for pair in pairs:
         if pair.folder is not None and isinstance(pair.target, Path):
@@ -680,14 +675,6 @@ def short_name(name: str, *owner: str | Path) -> str:
     return f"{name[:_NAME_CHARS]}-{digest[:16]}"
 
 
-def hidden_sibling(target: Path, suffix: str) -> Path:
-    """Return a hidden path next to *target*, which is shortened if it is too long."""
-    name = f".{target.name}{suffix}"
-    if len(os.fsencode(name)) > _NAME_BYTES:
-        name = f".{short_name(target.name)}{suffix}"
-    return target.with_name(name)
-
-
 @contextmanager
 def temp_sibling(target: Path, *, disk: Disk = DISK) -> Iterator[Path]:
     """Lock *target* for this command; yield a path next to it for what is unfinished.
@@ -698,7 +685,7 @@ def temp_sibling(target: Path, *, disk: Disk = DISK) -> Iterator[Path]:
     part = target.with_name(f".{short_name(target.name)}.uid2-part")
     path = part.with_name(f"{part.name}.lock")
     busy = f"{printable(str(target))} is being written"
-    lock = FileLock.take(path, now=SYSTEM.clock(), busy=busy, disk=disk)
+    lock = FileLock(path, now=SYSTEM.clock(), busy=busy, disk=disk)
     try:
         _remove(part)
         yield part
@@ -712,10 +699,8 @@ def temp_sibling(target: Path, *, disk: Disk = DISK) -> Iterator[Path]:
 
 def _remove(part: Path) -> None:
     """Remove an unfinished file, or a folder of them."""
-    is_folder = part.is_dir() and not part.is_symlink()
-    delete: Callable[[Path], None] = shutil.rmtree if is_folder else os.unlink
     if os.path.lexists(part):
-        attempt(f"{printable(str(part))} cannot be removed", delete, part)
+        delete(part, f"{printable(str(part))} cannot be removed")
 
 
 def write_atomically(

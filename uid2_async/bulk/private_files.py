@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import random as _random
+import shutil
 import socket
 import stat
 from collections.abc import Awaitable, Callable
@@ -188,6 +189,13 @@ def _others_can_write(status: os.stat_result) -> bool:
     return bool(mode & stat.S_IWOTH) or not is_private
 
 
+def delete(path: Path, refusal: str) -> None:
+    """Delete a file, a link, or a folder with everything in it."""
+    is_folder = path.is_dir() and not path.is_symlink()
+    remove: Callable[[Path], None] = shutil.rmtree if is_folder else os.unlink
+    attempt(refusal, remove, path)
+
+
 def write_all(descriptor: int, data: bytes, name: str, *, disk: Disk = DISK) -> None:
     """Write all of *data* to the file called *name* in messages."""
     rest = data
@@ -243,24 +251,21 @@ def replace(temporary: Path, target: Path, *, disk: Disk = DISK) -> None:
 _MAX_HOLDER_BYTES: Final = 1_024
 
 
-@attrs.define(repr=False, eq=False)
 class FileLock:
     """A lock that this process holds until :meth:`release`, or until it dies.
 
-    A child process that is forked in the meantime holds it too. See :meth:`take`.
+    A child process that is forked in the meantime holds it too.
     """
 
-    _descriptor: int | None
-
-    @classmethod
-    def take(
-        cls, path: Path, *, now: datetime, busy: str | None = None, disk: Disk = DISK
-    ) -> FileLock:
+    def __init__(
+        self, path: Path, *, now: datetime, busy: str | None = None, disk: Disk = DISK
+    ) -> None:
         """Take the lock at *path*, a file of its own, without waiting.
 
         If it is held, the error says what is *busy*, and which process holds it.
         """
         descriptor = open_private(path, exclusive=False)
+        self._descriptor: int | None = descriptor
         try:
             _lock(descriptor, path, busy or f"{path} is locked", disk)
             _refuse_removed(descriptor, path)
@@ -270,9 +275,8 @@ class FileLock:
                 attempt(f"{path} cannot be written", os.ftruncate, descriptor, 0)
                 write_all(descriptor, f"{holder}\n".encode(), str(path), disk=disk)
         except BaseException:
-            os.close(descriptor)
+            self.release()
             raise
-        return cls(descriptor)
 
     def release(self) -> None:
         """Release the lock. Idempotent."""

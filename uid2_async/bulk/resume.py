@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -24,13 +23,14 @@ from zlib import crc32
 import msgspec
 
 from uid2_async._version import __version__
-from uid2_async.bulk.paths import InputIdentity, hidden_sibling
+from uid2_async.bulk.paths import InputIdentity, short_name
 from uid2_async.bulk.private_files import (
     DISK,
     Disk,
     FileLock,
     attempt,
     check_folder,
+    delete,
     make_private_folder,
     open_private,
     replace,
@@ -43,6 +43,7 @@ from uid2_async.errors import JobError
 _LOG: Final = "log"
 _NEW_LOG: Final = "log.new"
 _LOCK: Final = "lock"
+_NAME_BYTES: Final = 255
 _KIND: Final = "uid2_async job"
 _LOG_HEAD: Final = json.dumps({"kind": _KIND})[:-1].encode()
 # Eight hexadecimal digits and a space.
@@ -53,7 +54,10 @@ _RESTART: Final = "Discard the job and start over with `restart=True`."
 def job_folder_for(target: str | os.PathLike[str]) -> Path:
     """Return the default folder of the job that writes *target*: hidden, next to it."""
     path = Path(os.path.abspath(target))  # noqa: PTH100 - links stay as they are
-    return hidden_sibling(path, ".uid2-job")
+    name = f".{path.name}.uid2-job"
+    if len(os.fsencode(name)) > _NAME_BYTES:
+        name = f".{short_name(path.name)}.uid2-job"
+    return path.with_name(name)
 
 
 def part_path(folder: Path, name: str) -> Path:
@@ -205,10 +209,7 @@ class JobFolder:
         """Delete everything except the log and the lock."""
         refusal = f"The folder {self.path} cannot be emptied"
         for name in set(attempt(refusal, os.listdir, self.path)) - {_LOG, _LOCK}:
-            entry = self.path / name
-            is_folder = entry.is_dir() and not entry.is_symlink()
-            delete: Callable[[Path], None] = shutil.rmtree if is_folder else os.unlink
-            attempt(refusal, delete, entry)
+            delete(self.path / name, refusal)
         sync_folder(self.path, disk=self._disk)
 
     def _write_header(self, header: Mapping[str, Any]) -> None:
@@ -265,7 +266,7 @@ def _lock_folder(path: Path, now: datetime, disk: Disk, *, shared: bool) -> File
             )
         _refuse_foreign(path)
         attempt(f"The folder {path} cannot be made private", os.chmod, path, 0o700)
-    return FileLock.take(path / _LOCK, now=now, disk=disk)
+    return FileLock(path / _LOCK, now=now, disk=disk)
 
 
 def _refuse_foreign(path: Path) -> None:

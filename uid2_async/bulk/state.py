@@ -16,15 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk import state_changes, state_rows
-from uid2_async.bulk.outcomes import RAW_UID, MapFailure
+from uid2_async.bulk.outcomes import RAW_UID, MapFailure, Outcome
 from uid2_async.bulk.private_files import SYSTEM
 from uid2_async.bulk.state_db import StateDatabase, explain
-from uid2_async.bulk.state_rows import FIRST_PAGE, Outcome, Pages, Position
+from uid2_async.bulk.state_rows import FIRST_PAGE, Pages, Position
 from uid2_async.bulk.state_values import (
     INVALID_RECHECK,
     OPTOUT_RECHECK,
@@ -153,12 +152,7 @@ class MappingState:
         self._is_open = True
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close the state."""
         await self.aclose()
 

@@ -23,6 +23,7 @@ from uid2_async.bulk.state_db import (
     REWRITE,
     WITHHELD,
     StateDatabase,
+    plain_uid,
     sort_distinct,
 )
 from uid2_async.bulk.state_rows import (
@@ -45,7 +46,6 @@ from uid2_async.bulk.state_rows import (
     key_parameters,
     keys_after,
     kind_of,
-    plain_uid,
     segment_number,
     strip_checksums,
     to_json,
@@ -224,10 +224,10 @@ _END: Final = """
 _CHANGES: Final = f"""SELECT {KEY_COLUMNS},
     json_group_array({CHANGE.format(said="said")}), json_group_array(uid),
     json_group_array(nullif(said, '')) FROM ({{page}})"""
+_PENDING: Final = f"""SELECT identity, kind, uid, reason, {EXPORTED_UID} AS said
+    FROM mapping_row AS m WHERE {PENDING} AND"""
 _PENDING_PAGE: Final = _CHANGES.format(
-    page=f"""SELECT identity, kind, uid, reason, {EXPORTED_UID} AS said
-    FROM mapping_row AS m WHERE {AFTER} AND {PENDING}
-    ORDER BY identity, kind LIMIT :limit"""
+    page=f"{_PENDING} {AFTER} ORDER BY identity, kind LIMIT :limit"
 )
 # What was exported before an epoch: the earliest later change shows it, unless the
 # identity was added even later. A delta that says REMOVED ends an opt-out: who comes
@@ -249,10 +249,7 @@ _HISTORY_PAGE: Final = _CHANGES.format(
             WHERE e.identity = k.identity AND e.kind = k.kind
             AND e.epoch >= :since)"""
 )
-_CHANGES_OF: Final = f"{ASKED} " + _CHANGES.format(
-    page=f"""SELECT identity, kind, uid, reason, {EXPORTED_UID} AS said
-    FROM mapping_row AS m WHERE {IN_KEYS} AND {PENDING}"""
-)
+_CHANGES_OF: Final = f"{ASKED} {_CHANGES.format(page=f'{_PENDING} {IN_KEYS}')}"
 _CHANGE_KINDS: Final = msgspec.json.Decoder(list[ChangeKind | None])
 
 

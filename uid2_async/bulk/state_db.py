@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from hashlib import blake2b
 from itertools import chain
@@ -75,7 +75,12 @@ CHANGE: Final = """CASE
     END"""
 """The change from what a delta ``{said}`` to what the row says now; NULL for none."""
 
-_PLAIN: Final = f"substr({{0}}, 1, length({{0}}) - {CHECKSUM_CHARS})"
+
+def plain_uid(column: str) -> str:
+    """Return the SQL that reads a UID without its checksum."""
+    return f"substr({column}, 1, length({column}) - {CHECKSUM_CHARS})"
+
+
 _KIND: Final = "CASE kind WHEN 0 THEN 'email' ELSE 'phone' END AS kind"
 _EPOCH: Final = "(SELECT value FROM meta WHERE name = 'epoch')"
 _SAID_NOW: Final = EXPORTED_UID.replace(":epoch", _EPOCH)
@@ -128,19 +133,19 @@ CREATE TABLE member (
     PRIMARY KEY (segment, identity, kind)
 ) WITHOUT ROWID;
 CREATE TABLE suppressed (digest BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE VIEW mapping AS SELECT identity, {_KIND}, {_PLAIN.format("uid")} AS uid,
-    CASE WHEN uid IS NOT NULL THEN {_PLAIN.format(f"({PREVIOUS})")} END AS previous_uid,
+CREATE VIEW mapping AS SELECT identity, {_KIND}, {plain_uid("uid")} AS uid,
+    CASE WHEN uid IS NOT NULL THEN {plain_uid(f"({PREVIOUS})")} END AS previous_uid,
     CASE WHEN uid IS NOT NULL THEN previous_since END AS previous_since,
     refresh_from, reason, bucket, checked FROM mapping_row AS m WHERE removed IS NULL;
-CREATE VIEW change AS SELECT identity, {_KIND}, change, {_PLAIN.format("uid")} AS uid,
-    nullif({_PLAIN.format("said")}, '') AS old_uid FROM (
+CREATE VIEW change AS SELECT identity, {_KIND}, change, {plain_uid("uid")} AS uid,
+    nullif({plain_uid("said")}, '') AS old_uid FROM (
     SELECT *, {CHANGE.format(said="said")} AS change FROM (
     SELECT *, {_SAID_NOW} AS said FROM mapping_row AS m
     WHERE changed = {_EPOCH} OR exported = {_EPOCH})) WHERE change IS NOT NULL;
 CREATE VIEW history AS SELECT identity, {_KIND}, CASE
     WHEN next IS NULL THEN 'REMOVED' WHEN next = '' THEN 'OPTED_OUT'
     WHEN old = '' THEN 'RETURNED' ELSE 'ROTATED' END AS change,
-    nullif({_PLAIN.format("old")}, '') AS old_uid, run.number AS run FROM (
+    nullif({plain_uid("old")}, '') AS old_uid, run.number AS run FROM (
     SELECT identity, kind, epoch AS delta, replaced AS old, {_SAID_NEXT} AS next
     FROM history_row AS h WHERE epoch < {_EPOCH})
     LEFT JOIN run ON run.exported = delta
@@ -178,12 +183,6 @@ PRAGMA scratch.page_size = 4096;
 PRAGMA scratch.journal_mode = OFF;
 PRAGMA scratch.synchronous = OFF;
 PRAGMA scratch.cache_size = -8000;
-CREATE TABLE scratch.staged (
-    id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
-CREATE TABLE scratch.written (
-    id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
-CREATE TABLE scratch.withheld (
-    id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB);
 CREATE TABLE scratch.failure (
     identity BLOB, kind INTEGER, error TEXT, status INTEGER,
     PRIMARY KEY (identity, kind)) WITHOUT ROWID;
@@ -198,14 +197,11 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 # Windows disks as 9p, and some sandboxes mount those of their host that way.
 # fmt: off
 _REMOTE: Final = frozenset({
-    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "davfs2", "gfs", "gfs2",
-    "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "prl_fs", "smb3",
-    "smbfs", "vboxsf", "vmhgfs",
-})
-_REMOTE_FUSE: Final = frozenset({
-    "blobfuse", "blobfuse2", "ceph", "curlftpfs", "davfs", "davfs2", "gcsfuse",
-    "glusterfs", "goofys", "juicefs", "mount-s3", "mountpoint-s3", "rclone", "s3fs",
-    "seaweedfs", "smbnetfs", "sshfs", "vmhgfs-fuse",
+    "9p", "afs", "beegfs", "blobfuse", "blobfuse2", "ceph", "cifs", "coda",
+    "curlftpfs", "davfs", "davfs2", "gcsfuse", "gfs", "gfs2", "glusterfs", "goofys",
+    "gpfs", "juicefs", "lustre", "mount-s3", "mountpoint-s3", "ncpfs", "nfs", "nfs4",
+    "ocfs2", "prl_fs", "rclone", "s3fs", "seaweedfs", "smb3", "smbfs", "smbnetfs",
+    "sshfs", "vboxsf", "vmhgfs", "vmhgfs-fuse",
 })
 # fmt: on
 
@@ -240,7 +236,7 @@ def check_location(
     points = dict(mounts)
     parents = (str(parent) for parent in (folder, *folder.parents))
     kind = next((points[parent] for parent in parents if parent in points), "")
-    if kind in _REMOTE or kind.removeprefix("fuse.") in _REMOTE_FUSE:
+    if kind.removeprefix("fuse.") in _REMOTE:
         raise JobError(
             f"The state {path} is on a network file system ({kind}), where SQLite "
             "cannot lock it.",
@@ -305,9 +301,13 @@ class KeySpill:
     """
 
     def __init__(self, connection: sqlite3.Connection, table: str) -> None:
-        """Write to the empty scratch table *table*."""
+        """Write to the new scratch table *table*."""
         self._connection = connection
         self._table = table
+        connection.execute(
+            f"CREATE TABLE scratch.{table} ("
+            "id INTEGER PRIMARY KEY, kind INTEGER, size INTEGER, keys BLOB)"
+        )
         self._buffers: dict[tuple[int, int], list[bytes]] = {}
         self._buffered = 0
         self._flushes = 0
@@ -396,28 +396,31 @@ class StateDatabase:
         factory: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
         """Open the state at *path*, or create it."""
-        self.path: Path = path
+        self._scratch_path = path.with_name(path.name + "-staging")
         check_location(path, read_mounts(), allow_shared=allow_shared)
-        self._lock = FileLock.take(path.with_name(path.name + ".lock"), now=now)
-        try:
+        self._spills: dict[str, KeySpill] | None = None
+        self.failures: int = 0
+        with ExitStack() as resources:
+            self._lock = FileLock(path.with_name(path.name + ".lock"), now=now)
+            resources.callback(self._lock.release)
             self._drop_scratch_file()
             os.close(open_private(path, exclusive=False))
             sync_folder(path.parent)
-            self.connection: sqlite3.Connection = _connect(path, factory)
-        except BaseException:
-            self._lock.release()
-            raise
-        self._spills: dict[str, KeySpill] | None = None
-        self.failures: int = 0
-        try:
+            self.connection: sqlite3.Connection = sqlite3.connect(
+                path,
+                isolation_level=None,
+                timeout=5,
+                cached_statements=64,
+                factory=factory,
+            )
+            resources.callback(self.connection.close)
+            _prepare(self.connection)
             self._load()
             # A killed or failed run may have left that.
             if self.meta(REWRITE):
                 with suppress(sqlite3.Error, JobError):
                     self.rewrite()
-        except BaseException:
-            self.close()
-            raise
+            resources.pop_all()
 
     def _load(self) -> None:
         self.epoch: int = self.meta("epoch")
@@ -478,22 +481,12 @@ class StateDatabase:
                 self.connection.execute("ROLLBACK")
             raise
 
-    def empty_wal(self) -> None:
-        """Remove deleted data from the write-ahead log as well."""
-        row = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if row[0]:
-            raise JobError(
-                "Another program reads the state, so deleted data is still in its "
-                "write-ahead log.",
-                hint="Close that program and run the same command again.",
-            )
-
     def rewrite(self) -> None:
         """Rewrite the file without unused space and traces of deleted rows.
 
         ``secure_delete`` erases deleted rows, but not the copies that remain in unused
         space when SQLite moves rows to other pages. SQLite writes its copy to a
-        temporary file.
+        temporary file. Deleted data is removed from the write-ahead log as well.
         """
         self.drop_scratch()
         self.connection.execute("PRAGMA temp_store = FILE")
@@ -501,7 +494,13 @@ class StateDatabase:
             self.connection.execute("VACUUM")
         finally:
             self.connection.execute("PRAGMA temp_store = MEMORY")
-        self.empty_wal()
+        row = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if row[0]:
+            raise JobError(
+                "Another program reads the state, so deleted data is still in its "
+                "write-ahead log.",
+                hint="Close that program and run the same command again.",
+            )
         self.set_meta(REWRITE, 0)
 
     def tidy(self) -> None:
@@ -555,29 +554,12 @@ class StateDatabase:
             self.connection.execute("DETACH scratch")
             self._drop_scratch_file()
 
-    @property
-    def _scratch_path(self) -> Path:
-        return self.path.with_name(self.path.name + "-staging")
-
     def _drop_scratch_file(self) -> None:
         self._scratch_path.unlink(missing_ok=True)
 
 
-def _connect(path: Path, factory: type[sqlite3.Connection]) -> sqlite3.Connection:
-    """Open the database at *path*; an empty file becomes a state."""
-    connection = sqlite3.connect(
-        path, isolation_level=None, timeout=5, cached_statements=64, factory=factory
-    )
-    try:
-        _prepare(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Check the kind of file, and create the tables of a new one."""
+    """Check the kind of file; an empty one becomes a state."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -666,27 +648,27 @@ def explain(error: Exception) -> Exception:
     )
 
 
-_DAMAGED: Final = (damaged().message, damaged().hint)
-_MESSAGES: Final = {
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
+_DAMAGED: Final = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
     # The statements are constants, so only a damaged schema makes them invalid.
-    sqlite3.SQLITE_ERROR: _DAMAGED,
-    sqlite3.SQLITE_MISMATCH: _DAMAGED,
-    sqlite3.SQLITE_CONSTRAINT: _DAMAGED,
-    sqlite3.SQLITE_TOOBIG: _DAMAGED,
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_TOOBIG,
+)
+_LOCKED: Final = (
+    "Another program holds a lock on the state.",
+    "Close the other program that has it open.",
+)
+_MESSAGES: Final = {
+    **dict.fromkeys(_DAMAGED, (damaged().message, damaged().hint)),
     sqlite3.SQLITE_FULL: (
         "There is no disk space left for the state.",
         "Free disk space and run the same command again. What was recorded is kept.",
     ),
-    sqlite3.SQLITE_BUSY: (
-        "Another program holds a lock on the state.",
-        "Close the other program that has it open.",
-    ),
-    sqlite3.SQLITE_LOCKED: (
-        "Another program holds a lock on the state.",
-        "Close the other program that has it open.",
-    ),
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
     sqlite3.SQLITE_IOERR: (
         "The disk failed while the state was read or written.",
         "Check the disk, then run the same command again.",

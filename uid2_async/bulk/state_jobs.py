@@ -21,7 +21,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
@@ -35,7 +35,7 @@ from uid2_async._portal import run_in_thread
 from uid2_async._private import printable
 from uid2_async._traceback import strip_tracebacks
 from uid2_async.bulk.batches import STEP_ROWS, Chunk, IdentityColumn, join_outcomes
-from uid2_async.bulk.columns import OutcomeColumns, RowStatus, status_of_uid
+from uid2_async.bulk.columns import RowStatus, explain, status_of_uid
 from uid2_async.bulk.dispatch import Dispatcher
 from uid2_async.bulk.exports import DeltaWriter, check_delta, check_export, is_delta
 from uid2_async.bulk.job import (
@@ -217,30 +217,16 @@ async def _run_without_files(job: Job, kind: str, ask: _Ask) -> JobSummary:
             await _check_delta_target(job, state, name)
             async with _open_run(state, job.client, job=name) as run:
                 asking, counts = await ask(job, state, run)
-                summary = await _end_without_files(job, state, run, asking, counts)
+                drained = asking.is_drained
+                summary = summarize(asking, counts, complete=not drained)
+                # The changes of an interrupted job are left to the next delta.
+                opened = nullcontext() if drained else _open_delta(job, state)
+                async with opened as delta:
+                    summary = await _end_run(state, run, delta, summary)
         # If the same command is run again, it is another job.
         with suppress(JobError):
             await state.forget_files(name)
     return attrs.evolve(summary, seconds=time.monotonic() - job.started_at)
-
-
-async def _end_without_files(
-    job: Job,
-    state: MappingState,
-    run: Run,
-    asking: Dispatcher,
-    counts: Counter[str],
-) -> JobSummary:
-    """Write the delta of an uninterrupted job, and end its run."""
-    summary = summarize(asking, counts, complete=not asking.is_drained)
-    if asking.is_drained or job.delta is None:
-        await state.finish(run, exported=False, summary=_encode(summary))
-        return summary
-    async with _open_delta(job, state) as delta:
-        assert delta is not None  # noqa: S101 - by the condition
-        summary = attrs.evolve(summary, changes=await delta.complete(state, run))
-        await state.finish(run, exported=True, summary=_encode(summary))
-    return summary
 
 
 async def _find_rotated(client: UID2Client, state: MappingState) -> dict[str, datetime]:
@@ -417,11 +403,7 @@ async def _write_from_state(
             complete=complete,
         )
         if complete:
-            if delta is not None:
-                changes = await delta.complete(state, run)
-                summary = attrs.evolve(summary, changes=changes)
-            text = _encode(summary)
-            await state.finish(run, exported=delta is not None, summary=text)
+            summary = await _end_run(state, run, delta, summary)
     return summary
 
 
@@ -507,9 +489,16 @@ def _skip_done(file: InputFile, done: Mapping[str, str]) -> InputFile:
 # --- both -----------------------------------------------------------------------------
 
 
-def _encode(summary: JobSummary) -> str:
-    """Return a summary as JSON, without file names."""
-    return json.dumps(attrs.asdict(attrs.evolve(summary, outputs=())))
+async def _end_run(
+    state: MappingState, run: Run, delta: DeltaWriter | None, summary: JobSummary
+) -> JobSummary:
+    """End a run after its delta, if it writes one, is complete."""
+    if delta is not None:
+        summary = attrs.evolve(summary, changes=await delta.complete(state, run))
+    # Paths are not JSON, and the next run knows them.
+    text = json.dumps(attrs.asdict(attrs.evolve(summary, outputs=())))
+    await state.finish(run, exported=delta is not None, summary=text)
+    return summary
 
 
 async def _finished_summary(
@@ -591,17 +580,20 @@ def _dispatcher(
     """Make the dispatcher that asks about identities of *state*, and records them."""
     record = partial(state.record, run)
     source = _ChunkSource(chunks)
-    return job.dispatcher(source, distinct=True, endpoint=endpoint, keep=record)
+    return job.dispatcher(source, endpoint=endpoint, keep=record)
 
 
 async def _ask_all(job: Job, dispatcher: Dispatcher) -> Counter[str]:
     """Ask about everything in the source of a dispatcher; count the outcomes."""
-    columns = OutcomeColumns([""], matched_type=False)
+    counts: Counter[str] = Counter()
     async with dispatcher:
         async for chunk in dispatcher.chunks():
-            columns.make(chunk.outcomes())
-            job.report_requests(columns.status_counts, dispatcher)
-    return columns.status_counts
+            (outcomes,) = chunk.outcomes()
+            unmapped = [one for one in outcomes if one.raw_uid is None]
+            counts[RowStatus.MAPPED] += len(outcomes) - len(unmapped)
+            counts.update(explain(one)[0] for one in unmapped)
+            job.report_requests(counts, dispatcher)
+    return counts
 
 
 class _ChunkSource:

@@ -13,7 +13,7 @@ from zlib import crc32
 
 import msgspec
 
-from uid2_async.bulk.outcomes import MapFailure
+from uid2_async.bulk.outcomes import MapFailure, Outcome
 from uid2_async.bulk.state_db import (
     CHANGE,
     CHECKSUM_CHARS,
@@ -39,7 +39,6 @@ from uid2_async.models import IdentityType, MapRow, UnmappedReason
 
 T = TypeVar("T")
 
-Outcome: TypeAlias = MapRow | MapFailure
 Recorded: TypeAlias = tuple[Run, IdentityType, Sequence[bytes], Sequence[Outcome]]
 Position: TypeAlias = tuple[bytes, int]
 """The last identity of a page, and its kind."""
@@ -237,11 +236,6 @@ _KIND_OF_BIT: Final[dict[object, IdentityType]] = {kind.bit: kind for kind in KI
 
 
 # --- rows -----------------------------------------------------------------------------
-
-
-def plain_uid(column: str) -> str:
-    """Return the SQL that reads a UID without its checksum."""
-    return f"substr({column}, 1, length({column}) - {CHECKSUM_CHARS})"
 
 
 CHANGE_NOW: Final = CHANGE.format(said=f"({EXPORTED_UID})")

@@ -598,18 +598,17 @@ def expand_locations(
         found = _find_at_url(source)
     else:
         found = _find_at_path(source, target)
+    where = locate(target)
     if not isinstance(found, list):
-        return [FilePair(found, locate(target))]
-    if isinstance(target, Remote) or target == STDIO:
-        where = "stdout" if target == STDIO else str(target)
-        raise InputError(
-            f"Several files cannot be written to {where}.", hint="Name a folder."
-        )
-    if is_url(target):
-        store = _open_store(target)
-        return [FilePair(one, store.child(name)) for name, one in found]
-    folder = _path(target)
-    return [FilePair(one, folder / name, folder) for name, one in found]
+        return [FilePair(found, where)]
+    if isinstance(where, StoreFile):
+        return [FilePair(one, where.child(name)) for name, one in found]
+    if isinstance(where, Path):
+        return [FilePair(one, where / name, where) for name, one in found]
+    raise InputError(
+        f"Several files cannot be written to {where or 'stdout'}.",
+        hint="Name a folder.",
+    )
 
 
 def _find_at_path(

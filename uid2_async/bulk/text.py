@@ -290,33 +290,25 @@ class TextReader(ABC):
         """Decode bytes without keeping them in errors."""
         assert self._decoder is not None  # noqa: S101 - by _choose_encoding
         before, _ = self._decoder.getstate()
-        bad = 0
+        lines: int | None = None
         try:
             text = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
-            if self._collects and self.encoding in _ESCAPED:
-                return self._decode_damaged(data)
             whole = error.object[: error.start].decode(self.encoding, "replace")
-            bad = whole.count("\n")
+            lines = len(self._lines) + whole.count("\n")
         except UnicodeError:  # from codecs without a position
-            pass
-        else:
-            rest, _ = self._decoder.getstate()
-            self._check_text(text, before + data, rest)
-            return text
-        raise self._error(*self._encoding_fault, len(self._lines) + bad)
-
-    def _decode_damaged(self, data: bytes) -> str:
-        """Decode bytes of which some cannot be; their rows are rejected when taken."""
-        assert self._decoder is not None  # noqa: S101 - by _choose_encoding
-        before, _ = self._decoder.getstate()
-        self._decoder.errors = "surrogateescape"
-        text = self._decoder.decode(data, final=not data)
-        self._decoder.errors = "strict"
+            lines = len(self._lines)
+        if lines is not None:
+            if not self._collects or self.encoding not in _ESCAPED:
+                raise self._error(*self._encoding_fault, lines)
+            # The rows of such bytes are rejected when taken.
+            self._decoder.errors = "surrogateescape"
+            text = self._decoder.decode(data, final=not data)
+            self._decoder.errors = "strict"
+            end = len(self._lines) + text.count("\n") + 1
+            self._damaged_until = self._line + end
         rest, _ = self._decoder.getstate()
         self._check_text(text, before + data, rest)
-        lines = len(self._lines) + text.count("\n") + 1
-        self._damaged_until = self._line + lines
         return text
 
     @property

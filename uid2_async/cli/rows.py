@@ -191,9 +191,7 @@ class RowJob:
         with closing(open_reader(source, reading)) as reader:
             columns = self._find_columns(reader)
             reader.select(columns, added=self.added)
-            check_targets(
-                [FilePair(file, target)], force=self.files.force, unfinished=False
-            )
+            check_targets([FilePair(file, target)], may_exist=self.files.force)
             identity = None if file is None else identify(file)
             check_output(reader, writing, self.added)
             with ExitStack() as stack:

@@ -413,7 +413,6 @@ class _Spool(ArrowOutput):
         if table.num_rows:
             writing(partial(self._writer.write_table, table))
         self._batches.clear()
-        self._rows = 0
 
     def finish(self, target: Path | None) -> None:
         """Write the remaining rows."""

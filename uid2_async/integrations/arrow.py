@@ -38,7 +38,7 @@ from uid2_async.bulk.outcomes import MAP_V3, Outcome
 from uid2_async.bulk.paths import Content
 from uid2_async.errors import InputError
 from uid2_async.protocol import base64
-from uid2_async.protocol.normalize import HASH_KINDS, KINDS
+from uid2_async.protocol.normalize import KINDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -160,7 +160,7 @@ class IdentityColumns:
 
     def outcome_columns(self) -> OutcomeColumns:
         """Return the object that creates the added columns."""
-        return OutcomeColumns([""], snake_case=self.names == "snake")
+        return OutcomeColumns(snake_case=self.names == "snake")
 
     def find(self, header: Sequence[str]) -> tuple[int, int | None]:
         """Return the positions of the identity and of its type, if that is read.
@@ -223,18 +223,15 @@ def hash_identities(batch: pa.RecordBatch, wanted: IdentityColumns) -> pa.Record
 
     Both are null if there is no valid identity.
     """
-    value, kind = wanted.locate(batch.schema.names)
-    kinds = None if kind is None else _text(batch, kind)
+    value, kind_at = wanted.locate(batch.schema.names)
+    kinds = None if kind_at is None else _text(batch, kind_at)
     column = _identity_column(wanted, _text(batch, value), kinds)
     types: list[str | None] = [None] * len(column)
     hashes: list[str | None] = [None] * len(column)
-    for name, rows in column.rows_by_kind():
-        if name not in MAP_V3.kinds:
-            continue
-        identities = column.identity_bytes(MAP_V3.kinds[name], rows)
+    for kind, rows, identities in column.identities_by_kind(MAP_V3):
         for row, identity in zip(rows, identities, strict=True):
             if identity is not None:
-                types[row], hashes[row] = HASH_KINDS[name], base64.encode_text(identity)
+                types[row], hashes[row] = kind.key, base64.encode_text(identity)
     arrow = load_arrow()
     arrays = [arrow.array(cells, arrow.string()) for cells in (types, hashes)]
     return arrow.RecordBatch.from_arrays(arrays, names=[KIND_NAME, HASH_NAME])

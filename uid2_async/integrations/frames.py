@@ -163,7 +163,7 @@ def to_arrow(identities: Sequence[Identity | str], rows: Sequence[MapRow]) -> pa
         }
     )
     buckets = any(row.bucket_id is not None for row in rows)
-    outcomes = OutcomeBuffer(OutcomeColumns([""], buckets=buckets))
+    outcomes = OutcomeBuffer(OutcomeColumns(buckets=buckets))
     outcomes.append(rows)
     return arrow.Table.from_batches([outcomes.take(batch)])
 

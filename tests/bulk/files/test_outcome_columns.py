@@ -15,6 +15,7 @@ SECOND = MapRow(raw_uid=OTHER, refresh_from_s=1_900_000_000)
 OUT = MapRow(reason="optout")
 INVALID = MapRow(reason="invalid identifier")
 FAILED = MapFailure(error="ServerError", status=503)
+KINDS = ["email", "phone"]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_which_identifier_speaks_for_a_row(
 
 def test_one_identifier_a_row() -> None:
     """The words are those of the file contract; a failure leaves UNMAPPED empty."""
-    columns = OutcomeColumns(["email"])
+    columns = OutcomeColumns()
     odd = MapRow(reason="too new for us")
 
     made, _ = columns.make([[MAPPED, OUT, INVALID, UNKNOWN_KIND, ABSENT, odd, FAILED]])
@@ -77,9 +78,11 @@ def test_one_identifier_a_row() -> None:
 
 def test_several_identifiers_a_row() -> None:
     """MATCHED_TYPE tells which one gave the raw UID."""
-    columns = OutcomeColumns(["email", "phone"], snake_case=True)
+    columns = OutcomeColumns(matched_type=True, snake_case=True)
 
-    made, _ = columns.make([[MAPPED, INVALID, ABSENT], [SECOND, SECOND, INVALID]])
+    made, _ = columns.make(
+        [[MAPPED, INVALID, ABSENT], [SECOND, SECOND, INVALID]], KINDS
+    )
 
     assert made["uid"] == [UID, OTHER, None]
     assert made["matched_type"] == ["email", "phone", None]
@@ -88,7 +91,7 @@ def test_several_identifiers_a_row() -> None:
 
 def test_salt_buckets_take_the_place_of_times() -> None:
     """The old endpoint gives a bucket, and neither previous UID nor time."""
-    columns = OutcomeColumns(["email"], buckets=True)
+    columns = OutcomeColumns(buckets=True)
 
     made, _ = columns.make([[MapRow(raw_uid=UID, bucket_id="ad1ANEmVZ")]])
 
@@ -99,9 +102,9 @@ def test_salt_buckets_take_the_place_of_times() -> None:
 
 def test_a_row_for_each_identifier() -> None:
     """Exploded rows say to which row they belong; nobody is left out."""
-    columns = OutcomeColumns(["email", "phone"], explode=True)
+    columns = OutcomeColumns(matched_type=True, explode=True)
 
-    made, rows = columns.make([[MAPPED, ABSENT, ABSENT], [OUT, SECOND, ABSENT]])
+    made, rows = columns.make([[MAPPED, ABSENT, ABSENT], [OUT, SECOND, ABSENT]], KINDS)
 
     assert rows == [0, 0, 1, 2]
     assert made["UID"] == [UID, None, OTHER, None]

@@ -369,11 +369,11 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert msgspec.json.decode(msgspec.json.encode(found.name)) == found.name
     assert found.name != identify_other(tmp_path).name
     with pytest.raises(InputError) as caught:
-        check_targets([FilePair(path, path)], force=True, unfinished=False)
+        check_targets([FilePair(path, path)], may_exist=True)
     str(caught.value).encode()
     assert "\x1b" not in str(caught.value)
     pairs = expand_locations(str(tmp_path / "*"), str(tmp_path / "out"))
-    check_targets(pairs, force=False, unfinished=False)
+    check_targets(pairs, may_exist=False)
     assert [pair.target.name for pair in pairs if pair.target] == [
         "caf\xe8.csv".encode("latin-1").decode("utf-8", "surrogateescape"),
         path.name,
@@ -387,11 +387,9 @@ def identify_other(folder: Path) -> Any:
     return identify(other)
 
 
-def check(
-    source: Path | None, target: Path, *, force: bool = False, unfinished: bool = False
-) -> None:
+def check(source: Path | None, target: Path, *, force: bool = False) -> None:
     """Check one output."""
-    check_targets([FilePair(source, target)], force=force, unfinished=unfinished)
+    check_targets([FilePair(source, target)], may_exist=force)
 
 
 @pytest.fixture
@@ -437,13 +435,12 @@ def test_a_device_is_not_replaced() -> None:
 
 
 def test_an_output_that_exists(source: Path) -> None:
-    """It passes with force, or where the job that wrote it goes on."""
+    """It passes only where it may exist."""
     out = source.parent / "out.csv"
     check(source, out)
     out.write_text("old")
 
     check(source, out, force=True)
-    check(source, out, unfinished=True)
     with pytest.raises(InputError, match="already exists") as caught:
         check(source, out)
     assert "`force=True`" in caught.value.hint
@@ -455,11 +452,11 @@ def test_a_folder_in_which_others_can_write(source: Path) -> None:
     folder.chmod(0o777)
     pairs = [FilePair(source, folder / "out.csv")]
     with pytest.raises(JobError, match="other users can replace files"):
-        check_targets(pairs, force=False, unfinished=False)
+        check_targets(pairs, may_exist=False)
 
-    check_targets(pairs, force=False, unfinished=False, allow_shared=True)
+    check_targets(pairs, may_exist=False, allow_shared=True)
     folder.chmod(0o777 | stat.S_ISVTX)
-    check_targets(pairs, force=False, unfinished=False)
+    check_targets(pairs, may_exist=False)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -495,8 +492,7 @@ def test_an_output_that_another_input_is(source: Path) -> None:
     with pytest.raises(InputError, match="same file"):
         check_targets(
             [FilePair(source, out), FilePair(None, source)],
-            force=True,
-            unfinished=False,
+            may_exist=True,
         )
     with pytest.raises(InputError, match="same name in OUT"):
         check_targets(
@@ -504,8 +500,7 @@ def test_an_output_that_another_input_is(source: Path) -> None:
                 FilePair(source, out),
                 FilePair(other, source.parent / "folder/../out.csv"),
             ],
-            force=True,
-            unfinished=False,
+            may_exist=True,
         )
 
 
@@ -515,16 +510,14 @@ def test_folders_of_outputs_are_made(export: Path, tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     pairs = expand_locations(str(export), str(out))
     with pytest.raises(InputError, match="No such file"):
-        check_targets(
-            [*pairs, FilePair(export / "x", None)], force=False, unfinished=False
-        )
+        check_targets([*pairs, FilePair(export / "x", None)], may_exist=False)
     assert not out.exists()
 
-    check_targets(pairs, force=False, unfinished=False)
+    check_targets(pairs, may_exist=False)
 
     assert (out / "day=10").is_dir()
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
-    check_targets(pairs, force=False, unfinished=False)
+    check_targets(pairs, may_exist=False)
 
 
 def test_a_file_where_the_folder_of_outputs_should_be(export: Path) -> None:
@@ -533,9 +526,7 @@ def test_a_file_where_the_folder_of_outputs_should_be(export: Path) -> None:
     out.write_text("precious")
 
     with pytest.raises(InputError, match="does not exist"):
-        check_targets(
-            expand_locations(str(export), str(out)), force=True, unfinished=False
-        )
+        check_targets(expand_locations(str(export), str(out)), may_exist=True)
 
 
 def test_identity_of_a_file(tmp_path: Path) -> None:
@@ -575,7 +566,7 @@ def test_impossible_names(
 
     def check(source: str, target: str) -> None:
         pairs = expand_locations(source, target)
-        check_targets(pairs, force=False, unfinished=False)
+        check_targets(pairs, may_exist=False)
 
     for source, target in ((name, "out.csv"), ("in.csv", name), ("loop", name)):
         with pytest.raises(InputError):
@@ -742,11 +733,11 @@ def test_each_input_has_a_name_of_its_own(tmp_path: Path) -> None:
 def test_stdout_has_one_role(tmp_path: Path) -> None:
     """Two tables in one stream could not be told apart; stdin is no output."""
     pair = FilePair(None, None)
-    check_targets([pair], others={"delta": []}, force=False, unfinished=False)
-    check_targets([], others={"delta": [None]}, force=False, unfinished=False)
+    check_targets([pair], others={"delta": []}, may_exist=False)
+    check_targets([], others={"delta": [None]}, may_exist=False)
 
     with pytest.raises(InputError, match=r"OUT and delta are the same .*: stdout"):
-        check_targets([pair], others={"delta": [None]}, force=False, unfinished=False)
+        check_targets([pair], others={"delta": [None]}, may_exist=False)
     for source in ("-", str(tmp_path / "in.arrow")):
         (pair,) = expand_locations(source, "-")
         pipe = through_files(pair, FileFormatOptions(format=Format.ARROW))
