@@ -186,9 +186,13 @@ class DeltaWriter:
             }
             await run_in_thread(partial(self._table.write, columns))
 
+    def close(self) -> None:
+        """Close the file; remove it if it is not complete. Blocks."""
+        self._table.close()
+
     async def aclose(self) -> None:
-        """Close the file; remove it if it is not complete."""
-        await run_in_thread(self._table.close)
+        """See :meth:`close`."""
+        await run_in_thread(self.close)
 
     async def _save(self) -> None:
         if self._waiting:
@@ -300,7 +304,9 @@ async def export_state(state: MappingState, target: str, *, force: bool = False)
     """Write an open *state*, whole or not at all; return the number of identities."""
     path = await run_in_thread(partial(check_export, state, target, force=force))
     folder = state.path.parent
-    table = await run_in_thread(partial(TableWriter, path, _EXPORTED, folder=folder))
+    table = await run_in_thread(
+        partial(TableWriter, path, _EXPORTED, folder=folder), discard=TableWriter.close
+    )
     try:
         async for page in state.export():
             cells = zip(*(_cells(*one) for one in page), strict=True)
@@ -332,6 +338,8 @@ async def export_history(
     """Write the net changes since a run, not counted as exported; return how many."""
     await run_in_thread(partial(check_export, state, target, force=force))
     folder = state.path.parent
-    writer = await run_in_thread(partial(DeltaWriter, target, folder=folder))
+    writer = await run_in_thread(
+        partial(DeltaWriter, target, folder=folder), discard=DeltaWriter.close
+    )
     async with aclosing(writer) as delta:
         return await delta.write_changes(state.history(since))

@@ -91,7 +91,7 @@ class Job:
                 rows=counts.total(),
                 bytes_read=0,
                 total_bytes=None,
-                endings=counts,
+                endings=counts.copy(),
                 job=dispatcher.progress(),
             )
             self.on_progress(progress)

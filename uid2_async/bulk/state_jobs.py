@@ -282,9 +282,9 @@ async def _map_in_steps(job: FileJob, state: MappingState, run: Run) -> JobSumma
     if not await _stage(job, state):
         return summarize(asking, complete=False)
     if run.segment is not None:
-        if job.bad_rows is not None and job.bad_rows.count:
+        if job.bad_rows is not None and job.bad_rows.rows:
             raise JobError(
-                f"{job.bad_rows.count:,} rows cannot be read, and the people in them "
+                f"{job.bad_rows.rows:,} rows cannot be read, and the people in them "
                 "would be removed from the audience.",
                 hint="Correct or delete these rows of the input, or map it without "
                 "`full`.",
@@ -468,7 +468,8 @@ async def _open_delta(
     folder, disk = state.path.parent, job.system.disk
     options = job.options if isinstance(job.options, MapOptions) else None
     writer = await run_in_thread(
-        partial(DeltaWriter, job.delta, options=options, folder=folder, disk=disk)
+        partial(DeltaWriter, job.delta, options=options, folder=folder, disk=disk),
+        discard=DeltaWriter.close,
     )
     async with aclosing(writer) as delta:
         yield delta
