@@ -377,7 +377,7 @@ class BadRows(TableWriter):
 
     def __init__(self, path: Path, *, disk: Disk) -> None:
         """Open the file. Blocks."""
-        columns = dict.fromkeys(_BAD_ROW_COLUMNS, Content.TEXT)
+        columns: dict[str, Content] = dict.fromkeys(_BAD_ROW_COLUMNS, Content.TEXT)
         super().__init__(path, columns, disk=disk)
 
     def __call__(self, row: BadRow) -> None:

@@ -290,7 +290,7 @@ class TextReader(ABC):
         """Decode bytes without keeping them in errors."""
         assert self._decoder is not None  # noqa: S101 - by _choose_encoding
         before, _ = self._decoder.getstate()
-        lines: int | None = None
+        text, lines = "", None
         try:
             text = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
