@@ -66,6 +66,7 @@ LAST = f"line {ROWS + 1}"
 HALF = f"{LAST}: a value is not valid Unicode"
 LATE = f"{LAST}: a key is missing"
 LATIN = {"encoding": "latin-1"}
+EXPLODE = {"explode": True}
 REPEATED = "several columns 'x'"
 # The input, how it is written, the output, the options, and the refusal.
 REFUSED: list[tuple[str, Callable[[Path], None], str, dict[str, Any], str]] = [
@@ -83,6 +84,7 @@ REFUSED: list[tuple[str, Callable[[Path], None], str, dict[str, Any], str]] = [
     ("arrow", table("\u20ac"), "csv", LATIN, "the name of the column '\u20ac'"),
     ("parquet", table("\u20ac"), "jsonl", LATIN, "the name of the column '\u20ac'"),
     ("arrow", table("x", pa.month_day_nano_interval()), "parquet", {}, "'x' (month"),
+    ("arrow", table("x", pa.list_(pa.string_view())), "arrow", EXPLODE, "The rows"),
 ]
 
 

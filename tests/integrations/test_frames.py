@@ -24,6 +24,7 @@ from uid2_async.operator import Fault, LocalOperator
 pd: Any = pytest.importorskip("pandas")
 pl: Any = pytest.importorskip("polars")
 pa: Any = pytest.importorskip("pyarrow")
+pc: Any = pytest.importorskip("pyarrow.compute")
 pq: Any = pytest.importorskip("pyarrow.parquet")
 np: Any = pytest.importorskip("numpy")
 duckdb: Any = pytest.importorskip("duckdb")
@@ -376,6 +377,85 @@ async def test_duckdb_keeps_types_and_its_connection(client: UID2Client) -> None
     assert connection.sql("SHOW TABLES").fetchall() == [("people",)]
 
 
+PERSON = f"SELECT 7 AS id, '{EMAIL}' AS mail"
+
+
+async def test_duckdb_finds_only_the_result(client: UID2Client) -> None:
+    """Whatever the tables, views and columns of the database are called."""
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE _uid2_mapped AS SELECT 1 AS c0, 'x' AS c1")
+    connection.execute("CREATE VIEW _uid2_input AS SELECT 42")
+    tables = connection.sql("SHOW TABLES").fetchall()
+    people = connection.sql(f"SELECT 1 AS a, 2 AS \"A\", 3 AS a, '{EMAIL}' AS mail")
+
+    out = await map_frame(people, email="mail", client=client)
+
+    assert out.columns[:4] == people.columns
+    assert out.fetchall()[0][:4] == people.fetchall()[0]
+    assert connection.sql("SHOW TABLES").fetchall() == tables
+
+
+@pytest.mark.parametrize(
+    "setting", ["python_enable_replacements", "enable_external_access"]
+)
+async def test_duckdb_that_hides_variables_is_refused(
+    client: UID2Client, operator: LocalOperator, setting: str
+) -> None:
+    """Such a connection could not return the answers, so nobody is asked."""
+    connection = duckdb.connect()
+    connection.execute(f"SET {setting} = false")
+
+    with pytest.raises(InputError, match="returned as a relation") as caught:
+        await map_frame(connection.sql(PERSON), email="mail", client=client)
+
+    assert setting in (caught.value.hint or "")
+    assert operator.calls == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "'10:00:00+02'::TIMETZ",
+        "'10101'::BIT",
+        "340282366920938463463374607431768211455::UHUGEINT",
+        "[{'a': MAP {'b': '1'::BIT}}]",
+    ],
+)
+async def test_duckdb_values_that_arrow_changes_are_refused(
+    client: UID2Client, operator: LocalOperator, value: str
+) -> None:
+    """At any depth, before anybody is asked."""
+    people = duckdb.connect().sql(f"{PERSON}, {value} AS x")
+
+    with pytest.raises(InputError, match="'x' has the type") as caught:
+        await map_frame(people, email="mail", client=client)
+
+    assert "VARCHAR" in (caught.value.hint or "")
+    assert operator.calls == []
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda connection: connection.close(),
+        lambda connection: connection.execute("DROP TABLE people"),
+    ],
+)
+async def test_duckdb_relations_that_cannot_be_read_are_refused(
+    client: UID2Client, end: Callable[[Any], object]
+) -> None:
+    """With an error of ours, and a hint that applies to DuckDB."""
+    connection = duckdb.connect()
+    connection.execute(f"CREATE TABLE people AS {PERSON}")
+    people = connection.table("people")
+    end(connection)
+
+    with pytest.raises(InputError, match="cannot be converted") as caught:
+        await map_frame(people, email="mail", client=client)
+
+    assert "DuckDB" in (caught.value.hint or "")
+
+
 ROWS: dict[str, list[Any]] = {
     "id": list(range(6)),
     "mail": ["a@example.com", None, "optout@example.com", "", "nobody", None],
@@ -454,6 +534,57 @@ async def test_exploded_rows_repeat_their_index(client: UID2Client) -> None:
 
     assert list(out.index) == [at for at in range(700) for _ in range(2)]
     assert list(out["MATCHED_TYPE"]) == ["email", "phone"] * 700
+
+
+VIEWS = {
+    "text": pa.array(["a", None], pa.string_view()),
+    "bytes": pa.array([b"a", None], pa.binary_view()),
+    "runs": pc.run_end_encode(pa.array(["a", None])),
+}
+CONTACTS = pa.table({"mail": ["a@example.com"] * 2, "tel": ["+12345678901"] * 2})
+BOTH: dict[str, Any] = {
+    "email": "mail",
+    "phone": "tel",
+    "options": MapOptions(explode=True),
+}
+
+
+@pytest.mark.parametrize("kind", ["table", "batch", "reader"])
+async def test_exploded_rows_repeat_values_of_any_type(
+    client: UID2Client, kind: str
+) -> None:
+    """Also those that Arrow cannot repeat itself. Types are kept."""
+    table = CONTACTS
+    for name, column in VIEWS.items():
+        table = table.append_column(name, column)
+    make, expected = MAKERS[kind]
+
+    out = await map_frame(make(table), client=client, **BOTH)
+
+    assert isinstance(out, expected)
+    exploded = as_table(out).select(table.column_names)
+    assert exploded.schema.types == table.schema.types
+    rows = table.to_pylist()
+    assert exploded.to_pylist() == [row for row in rows for _ in range(2)]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "table", "batch", "reader"])
+async def test_rows_that_cannot_be_repeated_are_refused(
+    client: UID2Client, operator: LocalOperator, kind: str
+) -> None:
+    """Before anybody is asked."""
+    views = pa.array([["a"], None], pa.list_(pa.string_view()))
+    table = CONTACTS.append_column("views", views)
+    frame = (
+        table.to_pandas(types_mapper=pd.ArrowDtype)
+        if kind == "pandas"
+        else MAKERS[kind][0](table)
+    )
+
+    with pytest.raises(InputError, match=r"cannot be (returned|written)"):
+        await map_frame(frame, client=client, **BOTH)
+
+    assert operator.calls == []
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars lazy", "reader"])

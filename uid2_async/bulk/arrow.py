@@ -127,6 +127,19 @@ class ArrowRows:
         return [writing(partial(cells, one), name) for name, one in columns]
 
 
+def take_rows(column: Any, rows: Any) -> Any:
+    """Return some rows of a column; Arrow itself can take neither views nor runs."""
+    arrow, compute, kind = load_arrow(), load_arrow("pyarrow.compute"), column.type
+    if arrow.types.is_run_end_encoded(kind):
+        taken = take_rows(compute.run_end_decode(column), rows)
+        return compute.run_end_encode(taken, kind.run_end_type)
+    if arrow.types.is_string_view(kind):
+        return take_rows(column.cast(arrow.large_string()), rows).cast(kind)
+    if arrow.types.is_binary_view(kind):
+        return take_rows(column.cast(arrow.large_binary()), rows).cast(kind)
+    return column.take(rows)
+
+
 def _decoded(array: Any) -> Any:
     """Return an array without dictionaries, runs or extension types."""
     arrow = load_arrow()
@@ -538,7 +551,7 @@ class ArrowOutput:
         arrays = [] if rows is None else self._input_arrays(rows, fields)
         if repeat is not None:
             indexes = self._arrow.array(repeat, self._arrow.int64())
-            arrays = [writing(partial(one.take, indexes)) for one in arrays]
+            arrays = [writing(partial(take_rows, one, indexes)) for one in arrays]
         arrays += [
             self._array(columns[field.name], field.type)
             for field in fields[self._width :]

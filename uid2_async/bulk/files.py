@@ -91,7 +91,11 @@ def open_output(
 
 
 def check_output(
-    reader: Reader | None, options: FileFormatOptions, added: Mapping[str, Content]
+    reader: Reader | None,
+    options: FileFormatOptions,
+    added: Mapping[str, Content],
+    *,
+    explode: bool = False,
 ) -> None:
     """Reject an output that could not be written, before anything is sent. Blocks.
 
@@ -102,7 +106,7 @@ def check_output(
     output = open_output(reader, options, part, added=added, saved=0)
     rows = None if isinstance(reader, TextReader | None) else reader.no_rows()
     if rows is not None:
-        output.format(rows, dict.fromkeys(added, ()))
+        output.format(rows, dict.fromkeys(added, ()), [] if explode else None)
 
 
 class TableWriter:

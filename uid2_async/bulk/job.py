@@ -257,7 +257,9 @@ class FileJob(Job):
             columns = self.find(reader.header, name=reader.name)
             reader.select(columns.wanted, self.keys, self.formatter.contents)
             if self.table is None:
-                check_output(reader, file.writing, self.formatter.contents)
+                explode = getattr(self.options, "explode", False)
+                added = self.formatter.contents
+                check_output(reader, file.writing, added, explode=explode)
             if resume and file.saved is not None and file.saved.rows:
                 reader.skip(file.saved.rows)
         except BaseException:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from secrets import token_hex
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import attrs
@@ -20,6 +22,7 @@ from uid2_async.bulk.arrow import (
     ArrowReader,
     load_arrow,
     require_text,
+    take_rows,
     writing,
 )
 from uid2_async.bulk.columns import find_wanted
@@ -46,10 +49,12 @@ class Frame:
     Attributes:
         labels: The labels of the columns. Those of pandas may have any type.
         rows: The number of rows, or None if it is unknown.
+        explode: Whether rows may be repeated.
     """
 
     labels: Sequence[Hashable]
     rows: int | None
+    explode: bool = False
     _output: Any = None
 
     @property
@@ -71,7 +76,18 @@ class Frame:
 
     def result(self) -> Any:
         """Return the frame with its new columns. Blocks."""
-        return self.extend(self._output.table(), self._output.repeat)
+        output = self._output
+        return _returning(lambda: self.extend(output.table(), output.repeat))
+
+    def rehearse(self, reader: ArrowReader, added: Mapping[str, Content]) -> None:
+        """Return no rows, so that what fails does so before any answer is paid for."""
+        sample, rows = _returning(self.no_rows), reader.no_rows()
+        output = sample.open_output(reader, reader.options, added)
+        if rows is not None:
+            columns = dict.fromkeys(added, ())
+            output.write(output.format(rows, columns, [] if self.explode else None))
+        output.finish(None)
+        sample.result()
 
     def read(self, positions: Sequence[int]) -> tuple[Any, Sequence[int]]:
         """Read the columns at *positions*. Blocks.
@@ -91,6 +107,10 @@ class Frame:
 
     def column(self, at: int) -> Any:
         """Convert a column to Arrow."""
+        raise NotImplementedError
+
+    def no_rows(self) -> Frame:
+        """Return the frame without its rows."""
         raise NotImplementedError
 
     def extend(self, added: Any, repeat: Sequence[int] | None) -> Any:
@@ -115,10 +135,15 @@ class _ArrowTable(Frame):
     def column(self, at: int) -> Any:
         return self._table.column(at)
 
+    def no_rows(self) -> Frame:
+        return _ArrowTable(self._table.slice(0, 0), self._back)
+
     def extend(self, added: Any, repeat: Sequence[int] | None) -> Any:
         table = self._table
         if repeat is not None:
-            table = table.take(load_arrow().array(repeat, "int64"))
+            rows = load_arrow().array(repeat, "int64")
+            columns = [take_rows(column, rows) for column in table.columns]
+            table = load_arrow().Table.from_arrays(columns, schema=table.schema)
         for field in added.schema:
             table = table.append_column(field, added.column(field.name))
         return self._back(table)
@@ -145,6 +170,10 @@ class _Pandas(Frame):
             )
         return _by_pieces(series, self.labels[at])
 
+    def no_rows(self) -> Frame:
+        # Rows of an empty frame can be repeated whatever their types are.
+        return _Pandas(self._frame.iloc[[] if self.explode else slice(0)])
+
     def extend(self, added: Any, repeat: Sequence[int] | None) -> Any:
         frame = self._frame
         # Without arguments it makes a copy, which costs nothing since pandas 3.
@@ -168,6 +197,9 @@ class _Narwhals(Frame):
 
     def column(self, at: int) -> Any:
         return self._frame.get_column(self.labels[at]).to_arrow()
+
+    def no_rows(self) -> Frame:
+        return _Narwhals(self._frame.head(0), self._back)
 
     def extend(self, added: Any, repeat: Sequence[int] | None) -> Any:
         nw, frame = load_frames()[1], self._frame
@@ -209,6 +241,10 @@ class _Stream(Frame):
         self._output = output = _Spool(reader, options, added)
         return output
 
+    def no_rows(self) -> Frame:
+        """Return the stream, none of which is read."""
+        return self
+
     def result(self) -> Any:
         """Return a reader of all columns."""
         return self._output.reader()
@@ -230,7 +266,7 @@ def open_frame(frame: Any, *, rereadable: bool) -> Frame:
         return _ArrowTable(arrow.table(frame), partial(_to_batch, arrow))
     if isinstance(frame, arrow.RecordBatchReader):
         return _Stream(frame, rereadable=rereadable)
-    return _open_known(frame, nw)
+    return _converting(partial(_open_known, frame, nw))
 
 
 def _open_known(frame: Any, nw: Any) -> Frame:
@@ -247,9 +283,9 @@ def _open_known(frame: Any, nw: Any) -> Frame:
 
 
 def _to_batch(arrow: Any, table: Any) -> Any:
-    """Return the only record batch of a table."""
-    batches = table.combine_chunks().to_batches()
-    return batches[0] if batches else arrow.RecordBatch.from_pylist([], table.schema)
+    """Return a table as one record batch."""
+    columns = [column.combine_chunks() for column in table.columns]
+    return arrow.RecordBatch.from_arrays(columns, schema=table.schema)
 
 
 def _collect(lazy: Any) -> Frame:
@@ -260,33 +296,78 @@ def _collect(lazy: Any) -> Frame:
             "map_frame would collect a DataFrame of Spark on the driver.",
             hint="Use uid2_async.integrations.spark.map_dataframe() instead.",
         )
-    collected = _converting(lazy.collect)
     if kind.is_duckdb():
-        return _ArrowTable(collected.to_native(), partial(_to_relation, lazy))
+        return _read_relation(lazy.to_native())
     return _Narwhals(
-        collected,
+        lazy.collect(),
         lambda result: result.lazy(None if kind.is_polars() else kind).to_native(),
     )
 
 
-def _to_relation(lazy: Any, _uid2_mapped: Any) -> Any:
-    """Return a table as a relation of the connection of *lazy*.
+def _read_relation(relation: Any) -> Frame:
+    """Run the query of a relation of DuckDB."""
+    for name, kind in zip(relation.columns, relation.types, strict=True):
+        inexact = _INEXACT.intersection(_type_names(kind))
+        if inexact:
+            raise InputError(
+                f"The column '{printable(name)}' has the type {min(inexact).upper()}, "
+                "whose values Arrow would change.",
+                hint="Cast it to VARCHAR in the query.",
+            )
+    return _ArrowTable(relation.to_arrow_table(), partial(_to_relation, relation))
 
-    DuckDB finds the table by the name of the argument. Arrow has fewer types than
-    DuckDB, so each column is cast to its original type.
+
+_INEXACT: Final = frozenset({"bit", "time with time zone", "uhugeint"})
+"""The types that DuckDB converts to types of Arrow with fewer values."""
+
+
+def _type_names(kind: Any) -> Iterator[str]:
+    """Yield the names of a type of DuckDB and of the types in it."""
+    yield kind.id
+    children: Any = ()
+    with suppress(Exception):  # a type that is not nested has none
+        children = kind.children
+    for _, child in children:
+        if isinstance(child, type(kind)):
+            yield from _type_names(child)
+
+
+def _to_relation(before: Any, table: Any) -> Any:
+    """Return a table as a relation of the connection of *before*.
+
+    Only a query reaches that connection. It finds the table as a variable of the
+    function that runs it, unless the database has one of that name. So its name is
+    random.
+
+    Arrow has fewer types than DuckDB, and names may be repeated. So each column is
+    found by its position, and cast to its original type.
     """
-    before = lazy.to_native()
-    columns = [
-        f"CAST({_quoted(name)} AS {kind}) AS {_quoted(name)}"
-        for name, kind in zip(before.columns, before.types, strict=True)
-    ]
-    columns += map(_quoted, _uid2_mapped.column_names[len(columns) :])
-    query = f"SELECT {', '.join(columns)} FROM _uid2_mapped"  # noqa: S608 - quoted
-    mapped = before.query("_uid2_input", query)
+    found, view = f"uid2_{token_hex()}", f"uid2_{token_hex()}"
+    names = [*before.columns, *table.column_names[len(before.columns) :]]
+    columns = [f"c{at}" for at in range(len(names))]
+    table = table.rename_columns(columns)
+    for at, kind in enumerate(before.types):
+        columns[at] = f"CAST(c{at} AS {kind})"
+    listed = ", ".join(
+        f"{one} AS {_quoted(name)}" for one, name in zip(columns, names, strict=True)
+    )
+    query = f"SELECT {listed} FROM {found}"  # noqa: S608 - quoted
+    run = FunctionType(_query.__code__, {**globals(), found: table})
+    mapped = _attempt(
+        lambda: run(before, view, query),
+        "The rows cannot be returned as a relation of the same connection",
+        hint="Pass relation.to_arrow_table() instead, or allow the connection to query "
+        "variables of Python: python_enable_replacements, enable_external_access.",
+    )
     # Before DuckDB 2, each query leaves a view of the relation that it was called on.
     with suppress(Exception):
-        before.query("_uid2_input", "DROP VIEW IF EXISTS _uid2_input")
+        before.query(view, f"DROP VIEW IF EXISTS {view}")
     return mapped
+
+
+def _query(relation: Any, view: str, query: str) -> Any:
+    """Run a query whose table is among the global variables of this function."""
+    return relation.query(view, query)
 
 
 def _quoted(name: str) -> str:
@@ -336,6 +417,7 @@ class _FrameReader(ArrowReader):
         for one in columns:
             require_text(self.schema.field(self._wanted[one]))
         self._batches = self._all_batches(0)
+        self._frame.rehearse(self, added)
 
     def _from_row(self, skip: int) -> Any:
         del skip
@@ -433,7 +515,29 @@ class _Spool(ArrowOutput):
 
 
 def _converting(call: Callable[[], T], label: Hashable = None) -> T:
-    """Run one call of a DataFrame library. Its own error message may contain data."""
+    """Run one call of a DataFrame library that reads a frame, or one column of it."""
+    what, hint = f"The column '{printable(str(label))}'", "Cast it to strings."
+    if label is None:
+        what = "The frame"
+        hint = (
+            "Run its query by itself to see what fails. On a connection of DuckDB, "
+            "first read other results to the end."
+        )
+    return _attempt(call, f"{what} cannot be converted to Arrow", hint=hint)
+
+
+def _returning(call: Callable[[], T]) -> T:
+    """Run one call of a DataFrame library that makes the result."""
+    return _attempt(
+        call,
+        "The rows cannot be returned as the same kind of frame",
+        hint="Cast the columns that are neither text nor numbers, or pass another kind "
+        "of frame.",
+    )
+
+
+def _attempt(call: Callable[[], T], what: str, *, hint: str) -> T:
+    """Make a call whose own error message may contain data."""
     try:
         return call()
     except InputError:
@@ -441,11 +545,7 @@ def _converting(call: Callable[[], T], label: Hashable = None) -> T:
     # Each library has its own exceptions, and a panic of polars is not an Exception.
     except BaseException as error:  # noqa: BLE001 - as above
         kind = type(error).__name__
-    what = "The frame" if label is None else f"The column '{printable(str(label))}'"
-    raise InputError(
-        f"{what} cannot be converted to Arrow ({kind}).",
-        hint="Cast it to strings, or run the query by itself to see what fails.",
-    )
+    raise InputError(f"{what} ({kind}).", hint=hint)
 
 
 def _by_pieces(series: Any, label: Hashable) -> Any:

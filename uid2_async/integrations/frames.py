@@ -106,7 +106,8 @@ async def map_frame(  # noqa: PLR0913 - each describes one aspect of the frame o
 
     Raises:
         InputError: If *frame* is not a DataFrame, a column is missing or is not text, a
-            new column already exists, or the extra ``frames`` is not installed.
+            new column already exists, the frame cannot be extended, or the extra
+            ``frames`` is not installed.
         ConfigError: If an option is not valid.
         AuthError: If the API key or secret is rejected.
         StalledError: If no request succeeded for the job's stall_timeout.
@@ -136,6 +137,7 @@ async def map_frame(  # noqa: PLR0913 - each describes one aspect of the frame o
         country=country,
         country_column=country_column,
     )
+    opened.explode = chosen.explode
     with _reporting(progress, opened.rows) as on_progress:
         await map_table(
             opened,
