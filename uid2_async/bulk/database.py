@@ -429,8 +429,7 @@ class DeltaTable(Remote):
 def _open_rows(deltalake: Any, location: str) -> Any:
     """Return a reader of the rows of the current version.
 
-    Their types are those that other programs know. The query engine reads text into
-    views, which are useful only in memory.
+    Their types are those that other programs know.
     """
     arrow = importlib.import_module("pyarrow")
     table = deltalake.DeltaTable(location)
@@ -439,11 +438,28 @@ def _open_rows(deltalake: Any, location: str) -> Any:
     rows.execute("SET datafusion.execution.parquet.coerce_int96 = 'us'")
     stream = rows.execute("SELECT * FROM source")
     reader = arrow.RecordBatchReader.from_stream(stream)
-    plain = {arrow.string_view(): arrow.string(), arrow.binary_view(): arrow.binary()}
-    fields = [one.with_type(plain.get(one.type, one.type)) for one in reader.schema]
+    fields = [one.with_type(_plain(one.type)) for one in reader.schema]
     schema = arrow.schema(fields, reader.schema.metadata)
     batches = (batch.cast(schema) for batch in reader)
     return arrow.RecordBatchReader.from_batches(schema, batches)
+
+
+def _plain(kind: Any) -> Any:
+    """Return a type without views, which are useful only in memory.
+
+    The query engine reads text into views, at any depth.
+    """
+    arrow = importlib.import_module("pyarrow")
+    types = arrow.types
+    if types.is_string_view(kind):
+        return arrow.string()
+    if types.is_binary_view(kind):
+        return arrow.binary()
+    if types.is_list(kind):
+        return arrow.list_(kind.value_field.with_type(_plain(kind.value_type)))
+    if types.is_struct(kind):
+        return arrow.struct([one.with_type(_plain(one.type)) for one in kind])
+    return kind
 
 
 strip_tracebacks(globals())
