@@ -53,11 +53,15 @@ def _display_uri(uri: str) -> str:
         if parts.scheme.lower() in _SCHEMES:
             port = f":{parts.port}" if parts.port else ""
             host = parts.hostname or ""
+            rest = f"{parts.path}?{parts.query}"
+            # A / or ? in a password would end the host, and the rest be shown.
+            if "@" in rest or parts.fragment:
+                raise ValueError
             return printable(f"postgresql://{host}{port}{parts.path}")
     raise ConfigError(
-        "The URI of a database must begin with postgresql://.",
-        hint="Example: postgresql://user@host:5432/database. Write characters such as "
-        "@ and / in a password as %40 and %2F.",
+        "The URI of a database must begin with postgresql://, and be valid.",
+        hint="Example: postgresql://user@host:5432/database. Write the characters "
+        "@ / ? # in a password as %40 %2F %3F %23.",
     )
 
 
