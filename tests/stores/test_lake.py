@@ -77,6 +77,27 @@ def test_the_current_version(run: Any) -> None:
         run("table/**/*.parquet", "x")
 
 
+def test_text_at_any_depth(run: Any) -> None:
+    """It has types that other programs know, not views of the memory."""
+    deltalake = pytest.importorskip("deltalake")
+    pa, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
+    text, bytes_ = pa.string(), pa.binary()
+    nested = pa.struct([("b", bytes_), ("t", pa.list_(text))])
+    value = {"b": b"longer than twelve bytes", "t": ["longer than twelve bytes"]}
+    columns = {
+        "mail": pa.array(["a@example.com"]),
+        "texts": pa.array([value["t"]], pa.list_(text)),
+        "nested": pa.array([[value]], pa.list_(nested)),
+    }
+    deltalake.write_deltalake("table", pa.table(columns))
+
+    run("table", "out.parquet")
+
+    assert "view" not in str(parquet.read_schema("out.parquet"))
+    (row,) = parquet.read_table("out.parquet").to_pylist()
+    assert (row["texts"], row["nested"]) == (value["t"], [value])
+
+
 def test_timestamps_of_spark(run: Any) -> None:
     """INT96 timestamps keep their values, whatever the year."""
     deltalake = pytest.importorskip("deltalake")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from uid2_async import UID2Client
 from uid2_async.bulk import MapOptions, Query, Table, map_file
-from uid2_async.errors import ConfigError, InputError, JobError
+from uid2_async.errors import ConfigError, InputError, JobError, UID2Error
 from uid2_async.operator import LocalOperator
 
 OPTIONS = MapOptions(column="email", type="email")
@@ -58,7 +60,7 @@ def test_types_are_kept(server: Any, run: Any, tmp_path: Path) -> None:
         "WHERE attrelid = '{}'::regclass AND attnum > 0"
     )
     before, after = (dict(server.run(types.format(t))) for t in ("typed", "mapped"))
-    before["v"] = "character varying"  # its length is not told
+    before |= {"v": "character varying", "n": "numeric"}  # without their lengths
     assert {name: after[name] for name in before} == before
     assert after["REFRESH_FROM"] == "timestamp with time zone"
     names = ", ".join(before)
@@ -100,6 +102,175 @@ def test_types_of_other_sources(server: Any, run: Any, operator: LocalOperator) 
     assert len(operator.calls) == asked
 
 
+def test_other_types_are_read_as_text(server: Any, run: Any) -> None:
+    """What the driver would change is the text that psql shows, even identifiers."""
+    server.run(
+        "CREATE EXTENSION IF NOT EXISTS citext; CREATE TYPE mood AS ENUM ('Happy');"
+        "CREATE TABLE odd AS SELECT 'A@example.com'::citext AS email, "
+        "12.34::money AS price, 'Happy'::mood AS mood, '[1,5)'::int4range AS span, "
+        "'10.0.0.1/8'::inet AS host, B'101' AS bits, ARRAY[['a']]::citext[] AS many, "
+        "3000000000::oid AS number"
+    )
+    query = Query(server.uri(), "SELECT * FROM odd -- all")
+    cells = ["A@example.com", "$12.34", "Happy", "[1,5)", "10.0.0.1/8", "101", "{{a}}"]
+    cells.append("3000000000")
+
+    run(query, "out.csv")
+    run(query, Table(server.uri(), "mapped"))
+
+    line = Path("out.csv").read_text().splitlines()[1]
+    assert next(csv.reader([line]))[:8] == cells
+    names = "email, price, mood, span, host, bits, many, number"
+    stored = f"SELECT {names} FROM mapped"  # noqa: S608 - ours
+    assert server.run(stored) == [tuple(cells)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "ARRAY[[1,2],[3,4]]",
+        "'[3:4]={1,2}'::int[]",
+        "'infinity'::timestamp",
+        "'-infinity'::date",
+        "ARRAY['infinity'::timestamptz]",
+    ],
+)
+def test_values_that_would_change_are_refused(
+    server: Any, run: Any, operator: LocalOperator, value: str
+) -> None:
+    """Nothing is sent, and the hint leads to a query that is exact."""
+    sql = "SELECT 'a@example.com' AS email, {} AS x"
+    with pytest.raises(InputError) as caught:
+        run(Query(server.uri(), sql.format(value)), "out.csv")
+    assert "::text" in caught.value.hint
+    assert operator.calls == []
+
+    cast = f"({value})::text"
+    run(Query(server.uri(), sql.format(cast)), Table(server.uri(), "mapped"))
+
+    exact = server.run(f"SELECT {cast}")
+    assert server.run("SELECT x FROM mapped") == exact
+
+
+def test_metadata_of_changed_values(server: Any, run: Any) -> None:
+    """A file may have other values than the query did from which its types came."""
+    pa, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
+    sql = "SELECT 'a@example.com' AS email, 1.5::numeric(3,1) AS n, 'x'::varchar AS v"
+    run(Query(server.uri(), sql), "in.parquet")
+    table = parquet.read_table("in.parquet").select(["email", "n", "v"])
+    kinds = table.schema.field("n").type
+    number = pa.ExtensionArray.from_storage(kinds, pa.array(["12345.678"]))
+    table = table.set_column(1, table.schema.field("n"), number)
+    field = table.schema.field("v").with_type(pa.int64())
+    table = table.set_column(2, field, pa.array([2**40]))
+    parquet.write_table(table, "in.parquet")
+
+    run("in.parquet", Table(server.uri(), "mapped"))
+
+    assert server.run("SELECT n::text, v FROM mapped") == [("12345.678", 2**40)]
+
+
+LONG = "x" * 64
+TARGETS: dict[str, tuple[str, Any, str]] = {
+    "no schema": ("none.mapped", "fail", "does not have the schema"),
+    "a view": ("a_view", "replace", "not a table|rejects"),
+    "missing columns": ("people", "append", "does not have a column"),
+    "another type": ("numbers", "append", "of another type"),
+    "dependents": ("based", "replace", "cannot replace"),
+    "no right": ("secret.mapped", "fail", "denies permission"),
+}
+
+
+@pytest.mark.parametrize("case", TARGETS)
+def test_a_target_is_tried_before_anything_is_sent(
+    server: Any, run: Any, operator: LocalOperator, case: str
+) -> None:
+    """What the server would reject at the end is rejected at the start."""
+    server.run(
+        "CREATE TABLE based (id int); CREATE VIEW a_view AS SELECT * FROM based;"
+        'CREATE TABLE numbers (email int, "UID" text, "PREV_UID" text, '
+        '"REFRESH_FROM" timestamptz, "UNMAPPED" text, "ERROR" text);'
+        "CREATE SCHEMA IF NOT EXISTS secret; DROP ROLE IF EXISTS guest;"
+        "CREATE ROLE guest LOGIN PASSWORD 'guest'"
+    )
+    Path("in.csv").write_text("email\na@example.com\n")
+    table, if_exists, message = TARGETS[case]
+    uri = server.uri()
+    if case == "no right":
+        uri = uri.replace(f"owner:{PASSWORD}", "guest:guest")
+
+    with pytest.raises(InputError, match=message):
+        run("in.csv", Table(uri, table, if_exists))
+
+    assert operator.calls == []
+    assert list(Path().iterdir()) == [Path("in.csv")]
+
+
+@pytest.mark.parametrize("name", ["ctid", "", LONG, "a"])
+def test_names_that_a_table_cannot_have(
+    server: Any, run: Any, operator: LocalOperator, name: str
+) -> None:
+    """They are refused before anything is sent, and never cut."""
+    Path("in.csv").write_text(f"a,email,{name}\n1,a@example.com,2\n")
+    with pytest.raises(InputError):
+        run("in.csv", Table(server.uri(), "mapped"))
+    assert operator.calls == []
+    for table in (LONG, "uid2_async_jobs", "public.uid2_async_jobs", "pg_temp.x"):
+        with pytest.raises(ConfigError, match="name of a table"):
+            Table(server.uri(), table)
+
+
+def test_repeated_columns_of_a_query(server: Any, run: Any) -> None:
+    """Each is found by its place."""
+    sql = "SELECT 'a@example.com' AS email, 1 AS n, ARRAY[2] AS n"
+    with pytest.raises(InputError, match="cannot have the columns 'n'"):
+        run(Query(server.uri(), sql), Table(server.uri(), "mapped"))
+
+
+def test_no_table_has_the_name_of_the_rows(server: Any, run: Any) -> None:
+    """The rows on their way have a name of their own."""
+    server.run(
+        "CREATE TABLE uid2_async_rows AS SELECT *, NULL::timestamptz AS x FROM people"
+    )
+    target = Table(server.uri(), "uid2_async_rows", "replace")
+    for sql in (PEOPLE, "SELECT * FROM uid2_async_rows"):
+        run(Query(server.uri(), sql.replace("*", "id, email")), target)
+        assert count(server, "uid2_async_rows") == 300
+
+
+def test_a_character_that_a_table_cannot_have(server: Any, run: Any) -> None:
+    """It is named with its row and column, and its value is not shown."""
+    pa, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
+    columns = {"email": ["a@example.com"] * 2, "note": ["x", "canary\0"]}
+    parquet.write_table(pa.table(columns), "in.parquet")
+    with pytest.raises(InputError, match=r"NUL.*row 2, column 'note'") as caught:
+        run("in.parquet", Table(server.uri(), "mapped"))
+    assert "canary" not in str(caught.value)
+    assert "restart" in caught.value.hint
+
+
+def test_jobs_at_once(server: Any, run: Any, tmp_path: Path) -> None:
+    """They write one table after the other, even the first of all."""
+    run(Query(server.uri(), PEOPLE), "out.arrow")
+    target = Table(server.uri(), "mapped", "append")
+    errors: list[Exception] = []
+
+    def deliver(job: str) -> None:
+        try:
+            target.deliver(tmp_path / "out.arrow", job=job * 64)
+        except UID2Error as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=deliver, args=(one,)) for one in "abcd"]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+
+    assert errors == []
+    assert count(server) == 4 * 300
+
+
 def test_if_exists(server: Any, run: Any) -> None:
     """A table that exists stays, is replaced, or gets more rows."""
     query = Query(server.uri(), PEOPLE)
@@ -114,13 +285,16 @@ def test_if_exists(server: Any, run: Any) -> None:
     assert count(server, "new") == 300
 
 
+# A table that rejects one of the people.
+LIMITED = (
+    'CREATE TABLE mapped (id int, email text, "UID" text, "PREV_UID" text, '
+    '"REFRESH_FROM" timestamptz, "UNMAPPED" text, "ERROR" text, CHECK (id <> 250))'
+)
+
+
 def test_a_table_is_whole_or_not_there(server: Any, run: Any) -> None:
     """A row that the table rejects undoes all, and nothing of it is shown."""
-    server.run(
-        'CREATE TABLE mapped (id int, email text, "UID" text, "PREV_UID" text, '
-        '"REFRESH_FROM" timestamptz, "UNMAPPED" text, "ERROR" text, '
-        "CHECK (id <> 250))"
-    )
+    server.run(LIMITED)
     target = Table(server.uri(), "mapped", "append")
     with pytest.raises(InputError, match="rejects a row") as caught:
         run(Query(server.uri(), PEOPLE), target)
@@ -143,15 +317,30 @@ def test_a_job_inserts_once(server: Any, run: Any, tmp_path: Path) -> None:
     assert count(server) == 600
 
 
+def test_only_its_own_job_finds_a_new_table(
+    server: Any, run: Any, tmp_path: Path
+) -> None:
+    """A job that has delivered may go on; another is told that the table exists."""
+    pa = pytest.importorskip("pyarrow")
+    run(Query(server.uri(), PEOPLE), "out.arrow")
+    target = Table(server.uri(), "mapped")
+    target.deliver(tmp_path / "out.arrow", job="a" * 64)
+    schema = pa.schema([("id", pa.int32())])
+    target.rehearse(schema, job="a" * 64)
+    with pytest.raises(InputError, match="already exists"):
+        target.rehearse(schema, job="b" * 64)
+    assert server.run("SELECT count(*) FROM uid2_async_jobs") == [(1,)]
+
+
 def test_the_query_runs_once(server: Any, run: Any, operator: LocalOperator) -> None:
     """A job that is resumed maps the rows of then; another query is another job."""
 
     def delete(_: Any) -> None:
         server.run("DELETE FROM people")
 
-    server.run("CREATE TABLE mapped (id int)")
+    server.run(LIMITED)
     target = Table(server.uri(), "mapped", "append")
-    with pytest.raises(InputError, match="does not have a column"):
+    with pytest.raises(InputError, match="rejects a row"):
         run(Query(server.uri(), PEOPLE), target, on_progress=delete)
     assert server.run("SELECT count(*) FROM people") == [(0,)]
     with pytest.raises(JobError, match="option source"):
@@ -276,7 +465,7 @@ def test_what_is_wrong_is_named(
 
 def test_the_log_has_no_password(server: Any, run: Any) -> None:
     """Nor does it have the query; both are digested or left out."""
-    server.run("CREATE TABLE mapped (id int)")
+    server.run(LIMITED)
     with pytest.raises(InputError):
         run(
             Query(server.uri(), PEOPLE + " -- canary"),

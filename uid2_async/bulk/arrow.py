@@ -528,6 +528,11 @@ class ArrowOutput:
             reader.convert_to("utf-8")
         return arrow.schema([arrow.field(one, arrow.string()) for one in header])
 
+    @property
+    def schema(self) -> Any:
+        """The columns of the output."""
+        return self._schema
+
     def _decodes(self, kind: Any) -> bool:
         """Return whether a column of dictionaries is written as plain values.
 

@@ -96,10 +96,13 @@ def check_output(
     added: Mapping[str, Content],
     *,
     explode: bool = False,
-) -> None:
+) -> Any:
     """Reject an output that could not be written, before anything is sent. Blocks.
 
     From then on, the *reader* rejects the rows that could not be converted.
+
+    Returns:
+        The Arrow schema of the output; None if it is text.
     """
     # As if it already had its final name, so that nothing is opened.
     part = None if options.format is None or options.format.is_text else Path()
@@ -107,6 +110,7 @@ def check_output(
     rows = None if isinstance(reader, TextReader | None) else reader.no_rows()
     if rows is not None:
         output.format(rows, dict.fromkeys(added, ()), [] if explode else None)
+    return getattr(output, "schema", None)
 
 
 class TableWriter:

@@ -251,15 +251,17 @@ class FileJob(Job):
                 file.source, file.reading, name=name, on_bad_row=on_bad_row
             )
         try:
-            target, schema = file.named.target, getattr(reader, "schema", None)
-            if isinstance(target, Table) and schema is not None:
-                target.stored_schema(schema)
             columns = self.find(reader.header, name=reader.name)
             reader.select(columns.wanted, self.keys, self.formatter.contents)
             if self.table is None:
                 explode = getattr(self.options, "explode", False)
-                added = self.formatter.contents
-                check_output(reader, file.writing, added, explode=explode)
+                added, target = self.formatter.contents, file.named.target
+                schema = check_output(reader, file.writing, added, explode=explode)
+                # What is resumed was opened before.
+                is_new = not resume or file.source is None
+                if isinstance(target, Table) and is_new:
+                    job = "" if self.folder is None else self.folder.job
+                    target.rehearse(schema, job=job)
             if resume and file.saved is not None and file.saved.rows:
                 reader.skip(file.saved.rows)
         except BaseException:

@@ -147,6 +147,11 @@ def _path(name: str | os.PathLike[str]) -> Path:
             "The name of a file must not be empty or have a NUL character.",
             hint="Check the arguments, and the variables in them.",
         )
+    if "password=" in path.lower():
+        raise InputError(
+            "The name of a file must not have a password in it.",
+            hint="Name a database as postgresql://user@host/database, with a query.",
+        )
     return Path(path)
 
 

@@ -89,6 +89,30 @@ def test_databases_without_the_extra(
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["host=db password=canary user=owner", "jdbc:postgresql://db/x?password=canary"],
+)
+def test_connection_strings_are_no_files(name: str) -> None:
+    """They are refused, and not shown."""
+    with pytest.raises(InputError, match="a password") as caught:
+        expand_locations(name, "out.csv")
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["4711/canary", "4711#canary", "4711?canary"])
+@pytest.mark.parametrize("rest", ["@host/db", "@host:1/db?a=b", "@host"])
+def test_passwords_that_end_the_host(password: str, rest: str) -> None:
+    """A URI whose password is not escaped is refused, and no part of it is shown."""
+    uri = f"postgresql://owner:{password}{rest}"
+    for end in (lambda: Query(uri, "SELECT 1"), lambda: Table(uri, "mapped")):
+        with pytest.raises(ConfigError, match="be valid") as caught:
+            end()
+        shown = f"{caught.value} {caught.value.hint}"
+        assert "canary" not in shown
+        assert "4711" not in shown
+
+
+@pytest.mark.parametrize(
     ("error", "words"),
     [
         (OSError(errno.ENOSPC, "canary"), "No space left"),
