@@ -26,7 +26,6 @@ from uid2_async._portal import run_in_thread
 from uid2_async.bulk.batches import Chunk, Source
 from uid2_async.bulk.columns import IdentifierColumns, RowFormatter
 from uid2_async.bulk.csv_files import CsvReader
-from uid2_async.bulk.database import Table
 from uid2_async.bulk.dispatch import Dispatcher
 from uid2_async.bulk.files import Reader, Rows, TableWriter, check_output, open_reader
 from uid2_async.bulk.json_lines import JsonReader
@@ -258,8 +257,7 @@ class FileJob(Job):
                 added, target = self.formatter.contents, file.named.target
                 schema = check_output(reader, file.writing, added, explode=explode)
                 # What is resumed was opened before.
-                is_new = not resume or file.source is None
-                if isinstance(target, Table) and is_new:
+                if isinstance(target, Remote) and (not resume or file.source is None):
                     job = "" if self.folder is None else self.folder.job
                     target.rehearse(schema, job=job)
             if resume and file.saved is not None and file.saved.rows:

@@ -320,6 +320,9 @@ class Remote(Unpicklable, ABC):
         """Raise if the output must not or cannot be written. Blocks."""
         raise InputError(f"{self.name} cannot be written.", hint="Name another output.")
 
+    def rehearse(self, schema: Any, *, job: str = "") -> None:
+        """Raise if rows of an Arrow *schema* could not be delivered. Blocks."""
+
     def deliver(self, whole: Path, *, job: str = "") -> None:  # noqa: ARG002 - as above
         """Make the output from a complete file. Idempotent. Blocks."""
         raise InputError(f"{self.name} cannot be written.", hint="Name another output.")
