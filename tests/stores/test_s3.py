@@ -158,6 +158,109 @@ def test_names_that_leave_the_folder(
     assert not Path("deep/x.csv").exists()
 
 
+FEW = b"id,mail\n1,a@example.com\n"
+
+
+def mapped_in(bucket: Any, folder: str) -> list[str]:
+    """List the names of the objects in a folder."""
+    length = len(folder) + 1
+    return [key[length:] for key in bucket.listed() if key.startswith(f"{folder}/")]
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("in/", ["a.csv", "a.csv/b.csv", "c/d.csv"]),
+        ("in", ["a.csv", "a.csv/b.csv", "c/d.csv"]),
+        ("in/*.csv", ["a.csv"]),
+        ("in/*/*.csv", ["a.csv/b.csv", "c/d.csv"]),
+        ("in/**/*.csv", ["a.csv", "a.csv/b.csv", "c/d.csv"]),
+        ("in/c/**", ["d.csv"]),
+    ],
+)
+def test_every_object_is_found(
+    bucket: Any, run: Any, source: str, names: list[str]
+) -> None:
+    """Also one whose key is a folder, too; objects that stand for folders are not."""
+    for key in ("a.csv", "a.csv/b.csv", "c/d.csv"):
+        bucket.put(f"in/{key}", FEW)
+    for key in ("", "c/", "empty/", "c_$folder$"):
+        bucket.put(f"in/{key}", b"")
+
+    run(bucket.url(source), bucket.url("out"))
+
+    assert mapped_in(bucket, "out") == names
+
+
+def test_a_key_that_is_a_folder_too(
+    bucket: Any, run: Any, operator: LocalOperator
+) -> None:
+    """On a disk, it cannot be both; nothing is paid for."""
+    for key in ("a.csv", "a.csv/b.csv"):
+        bucket.put(f"in/{key}", FEW)
+    with pytest.raises(InputError, match="have the same name"):
+        run(bucket.url("in"), "out")
+    assert not operator.calls
+
+
+def test_a_folder_that_looks_like_a_pattern(bucket: Any, run: Any) -> None:
+    """It is the folder, as a local one is; otherwise, it is a pattern."""
+    for key in ("dir[1]/a.csv", "dir[1]/sub/b.csv", "dir1/c.csv"):
+        bucket.put(key, FEW)
+
+    run(bucket.url("dir[1]"), bucket.url("out"))
+    run(bucket.url("dir[1]/"), bucket.url("again"))
+    run(bucket.url("dir[12]/*.csv"), bucket.url("pattern"))
+
+    assert mapped_in(bucket, "out") == ["a.csv", "sub/b.csv"]
+    assert mapped_in(bucket, "again") == ["a.csv", "sub/b.csv"]
+    assert mapped_in(bucket, "pattern") == ["dir1/c.csv"]
+
+
+def test_a_folder_that_cannot_be_listed(bucket: Any, run: Any, store: Any) -> None:
+    """A failure in the middle of a pattern is an error; its objects are not skipped."""
+    for key in ("in/a/a.csv", "in/b/b.csv"):
+        bucket.put(key, FEW)
+    lists: list[str] = []
+
+    def fail(method: str, path: str) -> Any:
+        if method == "GET" and path.strip("/") == bucket.name:
+            lists.append(path)
+            # Those of the pattern itself, in, in/a, and in/b.
+            return (403, "AccessDenied") if len(lists) == 4 else None
+        return None
+
+    store.fault = fail
+    with pytest.raises(InputError, match="denied"):
+        run(bucket.url("in/*/*.csv"), bucket.url("out"))
+
+
+def test_outputs_in_the_folder_of_inputs(bucket: Any, run: Any) -> None:
+    """They are not inputs of the next job, as on a disk."""
+    bucket.put("in/a.csv", FEW)
+    for _ in range(2):
+        run(bucket.url("in/"), bucket.url("in/out"), force=True)
+    assert bucket.listed() == ["in/a.csv", "in/out/a.csv"]
+
+
+def test_an_object_that_appears(bucket: Any, people: bytes, run: Any) -> None:
+    """What another program wrote to OUT in the meantime is not replaced unseen."""
+    bucket.put("in.csv", people)
+
+    def write(_: Any) -> None:
+        bucket.put("out.csv", b"precious")
+
+    ends = (bucket.url("in.csv"), bucket.url("out.csv"))
+    with pytest.raises(JobError, match="another program") as caught:
+        run(*ends, on_progress=write)
+    assert "replaces it" in caught.value.hint
+    assert bucket.get("out.csv") == b"precious"
+
+    run(*ends)
+
+    assert bucket.get("out.csv").startswith(b"id,mail,UID")
+
+
 # --- resume ---------------------------------------------------------------------------
 
 

@@ -15,11 +15,13 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from fnmatch import fnmatchcase
 from functools import partial
 from glob import has_magic
 from hashlib import sha256
+from importlib import import_module
 from itertools import takewhile
 from operator import itemgetter
 from pathlib import Path, PurePath, PurePosixPath
@@ -235,6 +237,8 @@ class StoreFile(Remote):
     url: str = attrs.field(repr=False)
     _fs: Any = attrs.field(repr=False, eq=False, alias="fs")
     _key: str = attrs.field(repr=False, alias="key")
+    # The keys that did not exist when they were checked; shared with the children.
+    _new: set[str] = attrs.field(factory=set, repr=False, eq=False, alias="new")
 
     @property
     def name(self) -> str:
@@ -245,6 +249,11 @@ class StoreFile(Remote):
     def path(self) -> PurePath:
         """See :class:`~uid2_async.bulk.paths.Remote`."""
         return PurePosixPath(self.name.partition("://")[2])
+
+    @property
+    def folder_url(self) -> str:
+        """The normal form of its URL as that of a folder."""
+        return f"{self._scheme}://{self._key.rstrip('/')}/"
 
     @property
     def _scheme(self) -> str:
@@ -264,17 +273,16 @@ class StoreFile(Remote):
         url, key = self.url.rstrip("/"), self._key.rstrip("/")
         return attrs.evolve(self, url=f"{url}/{name}", key=f"{key}/{name}")
 
-    def _run(
-        self, call: Callable[..., Any], *args: Any, ignore: _Reason | None = None
-    ) -> Any:
-        """Make one fsspec call; return None if it fails for the reason to *ignore*."""
-        return _call(self.name, self._store, partial(call, *args), ignore=ignore)
+    def _run(self, call: Callable[..., Any], *args: Any, **instead: Any) -> Any:
+        """Make one fsspec call.
+
+        *instead* has what to return for a :data:`_Reason` instead of raising.
+        """
+        return _call(self.name, self._store, partial(call, *args), **instead)
 
     def fetch_info(self) -> dict[str, Any] | None:
         """Return the object's metadata from the store; None if it does not exist."""
-        found: dict[str, Any] | None = self._run(
-            self._fs.info, self._key, ignore="missing"
-        )
+        found: dict[str, Any] | None = self._run(self._fs.info, self._key, missing=None)
         return found
 
     def identify(self) -> InputIdentity:
@@ -324,6 +332,8 @@ class StoreFile(Remote):
         info = self.fetch_info()
         if info is None:
             self._refuse_missing_bucket()
+            if not may_exist:
+                self._new.add(self._key)
         elif info.get("type") == "directory":
             raise InputError(f"{self.name} is a folder.", hint="Name an object in it.")
         elif not may_exist:
@@ -335,36 +345,83 @@ class StoreFile(Remote):
         """Return the kind of lake table in a folder, by default this one. Blocks."""
         folder = self._key.rstrip("/") if folder is None else folder
         for mark, kind in LAKE_MARKS.items():
-            pattern = mark if has_magic(mark) else f"{mark}/*"
-            if self._run(self._fs.glob, f"{folder}/{pattern}", ignore="missing"):
+            name, _, pattern = mark.partition("/")
+            inside = f"{folder}/{name}", ["**", *filter(None, [pattern])]
+            # Those who may read a file need not have the right to list its folder.
+            if next(self._list(*inside, denied={}), None) is not None:
                 return kind
         return None
 
-    def find(self) -> Iterator[tuple[str, Location]]:
-        """Yield the names and objects in this folder or pattern. Blocks."""
-        parts = self._key.rstrip("/").split("/")
-        fixed = list(takewhile(lambda part: not has_magic(part), parts))
-        root = "/".join(fixed)
-        pattern = "/".join(parts if len(fixed) < len(parts) else [*parts, "**"])
-        call = partial(self._fs.glob, pattern, detail=True)
-        found: dict[str, dict[str, Any]] = self._run(call, ignore="missing") or {}
-        for folder in {root, *(str(PurePosixPath(each).parent) for each in found)}:
-            kind = self.lake_format(folder) if found else None
+    def refuse_tables(self, keys: Iterable[str] = ()) -> None:
+        """Reject keys in the folders of lake tables, by default this key. Blocks."""
+        paths = map(PurePosixPath, keys or [self._key])
+        for folder in sorted({str(one) for path in paths for one in path.parents}):
+            kind = None if folder == "." else self.lake_format(folder)
             if kind is not None:
                 raise lake_table_error(f"{self._scheme}://{folder}", kind)
-        for key, info in found.items():
+
+    def find(
+        self, *, is_pattern: bool, outputs: str = ""
+    ) -> Iterator[tuple[str, Location]]:
+        """Yield the names and objects in this folder or pattern. Blocks.
+
+        If *outputs* is the normal URL of a folder in it, its objects are not inputs.
+        """
+        parts = self._key.rstrip("/").split("/")
+        fixed = list(takewhile(lambda part: not has_magic(part), parts))
+        fixed = fixed if is_pattern else parts
+        if not fixed:
+            raise InputError(
+                "The name of a bucket cannot be a pattern.", hint="Name one bucket."
+            )
+        root = "/".join(fixed)
+        may_meet = outputs.startswith(f"{self._scheme}://{root}/")
+        found = {}
+        for key, size in self._list(root, parts[len(fixed) :] or ["**"]):
             name = key[len(root) :].lstrip("/")
-            names = name.split("/")
-            is_hidden = any(part.startswith(("_", ".")) for part in names)
-            if is_hidden or info.get("type") != "file":
-                continue
-            if not all(names) or "\0" in name:
+            # The consoles of stores, and Hadoop, make empty objects for folders.
+            is_marker = not size and key.endswith(("/", "_$folder$"))
+            is_hidden = any(part.startswith(("_", ".")) for part in name.split("/"))
+            is_output = may_meet and f"{self._scheme}://{key}".startswith(outputs)
+            if not (is_marker or is_hidden or is_output):
+                found[key] = name
+        self.refuse_tables(found)
+        for key, name in found.items():
+            if not all(name.split("/")) or "\0" in name:
                 shown = f"{self._scheme}://{printable(key)}"
                 raise InputError(
                     f"{shown} has a name that a file cannot have.",
                     hint="Map it separately, and name its output.",
                 )
             yield name, attrs.evolve(self, url=f"{self._scheme}://{key}", key=key)
+
+    def _list(
+        self, folder: str, pattern: Sequence[str], **instead: Any
+    ) -> Iterator[tuple[str, int | None]]:
+        """Yield the keys and sizes in a folder that match the parts of a pattern.
+
+        fsspec's own glob skips keys that are also folders, and folders that it fails to
+        list. Blocks.
+        """
+        call = self._fs.find if pattern[0] == "**" else self._fs.ls
+        call = partial(call, folder, detail=True)
+        listed = self._run(call, **{"missing": {}, **instead})
+        if pattern[0] == "**":
+            regex = import_module("fsspec.utils").glob_translate("/".join(pattern))
+            matches = re.compile(regex).match
+            for key, info in listed.items():
+                if key.startswith(f"{folder}/") and matches(key[len(folder) + 1 :]):
+                    yield key, info.get("size")
+            return
+        for info in listed:
+            key, is_folder = info["name"], info.get("type") == "directory"
+            name = key[len(folder) + 1 :].rstrip("/" if is_folder else "")
+            if not name or not fnmatchcase(name, pattern[0]):
+                continue
+            if is_folder and len(pattern) > 1:
+                yield from self._list(f"{folder}/{name}", pattern[1:], **instead)
+            elif not is_folder and len(pattern) == 1:
+                yield key, info.get("size")
 
     def missing(self) -> InputError:
         """Return the error that says what does not exist. Blocks."""
@@ -376,7 +433,10 @@ class StoreFile(Remote):
         if self.is_web:
             return
         bucket = self._key.partition("/")[0]
-        if self._run(self._fs.exists, bucket, ignore="denied") is False:
+        look = partial(self._fs.exists, bucket)
+        if self._store is _S3:  # whose exists() takes any failure for an absence
+            look = partial(self._fs.call_s3, "head_bucket", Bucket=bucket)
+        if self._run(look, missing=False, denied=None) is False:
             shown = printable(f"{self._scheme}://{bucket}")
             raise InputError(
                 f"The bucket {shown} does not exist.",
@@ -385,6 +445,13 @@ class StoreFile(Remote):
 
     def deliver(self, whole: Path, *, job: str = "") -> None:  # noqa: ARG002 - an object is replaced by itself
         """Upload a file; the object appears when all of it has arrived. Blocks."""
+        if self._key in self._new and self.fetch_info() is not None:
+            raise JobError(
+                f"{self.name} was written by another program while the job ran.",
+                hint="Rename it if you need it. Then run the same command again, which "
+                "replaces it.",
+            )
+        self._new.discard(self._key)
         self._abort_uploads()
         self._run(self._fs.put_file, str(whole), self._key)
         info = self.fetch_info() or {}
@@ -406,13 +473,13 @@ class StoreFile(Remote):
         # Permission to write does not imply permission to list or abort.
         found = self._run(
             partial(call, "list_multipart_uploads", **where, Prefix=key),
-            ignore="denied",
+            denied=None,
         )
         for upload in (found or {}).get("Uploads", []):
             if upload["Key"] == key:
                 one = {**where, "Key": key, "UploadId": upload["UploadId"]}
                 abort = partial(call, "abort_multipart_upload", **one)
-                self._run(abort, ignore="denied")
+                self._run(abort, denied=None)
 
 
 # --- Failures -------------------------------------------------------------------------
@@ -426,8 +493,7 @@ def _call(
     name: str,
     store: _Store,
     call: Callable[[], Any],
-    *,
-    ignore: _Reason | None = None,
+    **instead: Any,
 ) -> Any:
     """Make one call, and explain failures without repeating their text."""
     try:
@@ -440,8 +506,8 @@ def _call(
         while isinstance(error, FileNotFoundError) and error.__cause__ is not None:
             error = error.__cause__
         reason, found = _explain(error, name, store)
-    if reason is ignore:
-        return None
+    if reason in instead:
+        return instead[reason]
     raise found
 
 
@@ -595,7 +661,7 @@ def expand_locations(
     if isinstance(source, Remote) or source == STDIO:
         found: Location | list[tuple[str, Location]] | None = locate(source)
     elif is_url(source):
-        found = _find_at_url(source)
+        found = _find_at_url(source, target)
     else:
         found = _find_at_path(source, target)
     if not isinstance(found, list):
@@ -609,6 +675,12 @@ def expand_locations(
         store = _open_store(target)
         return [FilePair(one, store.child(name)) for name, one in found]
     folder = _path(target)
+    names = {name for name, _ in found}
+    if any(str(one) in names for name in names for one in PurePath(name).parents):
+        raise InputError(
+            f"A file and a folder in {printable(str(source))} have the same name.",
+            hint="Write the outputs to a store, or map the files separately.",
+        )
     return [FilePair(one, folder / name, folder) for name, one in found]
 
 
@@ -629,21 +701,32 @@ def _find_at_path(
     return path
 
 
-def _find_at_url(source: str) -> Location | list[tuple[str, Location]]:
+def _find_at_url(
+    source: str, target: str | Remote
+) -> Location | list[tuple[str, Location]]:
     """Return a file or an object, or the names and objects of a folder or a pattern."""
     store = _open_store(source)
-    is_pattern, is_folder = has_magic(source), source.endswith("/")
-    info = None if store.is_web or is_folder else store.fetch_info()
-    if store.is_web or (info is not None and info.get("type") != "directory"):
+    if store.is_web:
         return store
+    is_folder = source.endswith("/")
+    info = None if is_folder and not has_magic(source) else store.fetch_info()
+    is_file = info is not None and info.get("type") != "directory"
+    if is_file and not is_folder:
+        if store.path.suffix.lower() == ".parquet":
+            store.refuse_tables()
+        return store
+    # The name of a folder may look like a pattern.
+    is_pattern = has_magic(source) and (info is None or is_file)
     kind = None if is_pattern else store.lake_format()
     if kind == "Delta Lake":
         return DeltaTable(location=source)
     if kind is not None:
         raise lake_table_error(store.name, kind)
-    found = sorted(store.find(), key=itemgetter(0))
-    if found:
-        return found
+    is_remote = not isinstance(target, Remote) and is_url(target)
+    outputs = _open_store(str(target)).folder_url if is_remote else ""
+    found = store.find(is_pattern=is_pattern, outputs=outputs)
+    if listed := sorted(found, key=itemgetter(0)):
+        return listed
     missing = store.missing()
     if info is None and not is_pattern and not is_folder:
         raise missing
