@@ -95,6 +95,13 @@ _STORES: Final = {
     "http": _HTTPS,
 }
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_SIGNATURE: Final = re.compile(
+    r"[?&][^&=]*(sig|signature|token|credential|passw\w*|pwd|secret|key|keyid)=",
+    re.IGNORECASE,
+)
+_CONNECTION_STRING: Final = re.compile(
+    r"^jdbc:|\b(ssl)?(passw\w*|pwd)\s*=", re.IGNORECASE
+)
 
 _THROTTLED: Final = (429, 503)
 _DENIED: Final = (401, 403)
@@ -149,6 +156,12 @@ def _path(name: str | os.PathLike[str]) -> Path:
             "The name of a file must not be empty or have a NUL character.",
             hint="Check the arguments, and the variables in them.",
         )
+    if _CONNECTION_STRING.search(path):
+        raise InputError(
+            "The name of a file must not be a connection string of a database.",
+            hint="Name the database as postgresql://user@host/database, and set "
+            "PGPASSWORD.",
+        )
     return Path(path)
 
 
@@ -175,19 +188,24 @@ def _check_url(url: str) -> tuple[str, _Store]:
             "The scheme of a URL must be s3, gs, az or https.",
             hint="Name a local file by its path, without file://.",
         )
-    try:
-        parts = urlsplit(url) if store is _HTTPS else None
-    except ValueError:
-        parts, store = None, None
-    if store is None:
-        raise InputError("The URL cannot be parsed.", hint="Check its host.")
-    has_user = parts is not None and (parts.username or parts.password)
-    if has_user or (parts is None and "@" in url[len(scheme) + 3 :].partition("/")[0]):
+    rest = url.partition("://")[2]
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    # A password with a slash: what is before it looks like a port.
+    is_cut = ":" in host and "@" in rest and not host.startswith("arn:")
+    is_signed = store is not _HTTPS and _SIGNATURE.search(rest)
+    if "@" in host or is_cut or is_signed:
+        more = "" if store.credentials else ", and write an @ in it as %40"
         raise InputError(
             "A URL must not have credentials in it.",
-            hint=f"Use {store.credentials or 'a signed URL'}.",
+            hint=f"Use {store.credentials or 'a signed URL'}{more}.",
         )
-    if scheme == "http" and not is_loopback((parts and parts.hostname) or ""):
+    try:
+        hostname = urlsplit(url).hostname if store is _HTTPS else None
+    except ValueError:
+        store = None
+    if store is None:
+        raise InputError("The URL cannot be parsed.", hint="Check its host.")
+    if scheme == "http" and not is_loopback(hostname or ""):
         raise InputError(
             "http:// sends personal data in the clear.", hint="Use https://."
         )

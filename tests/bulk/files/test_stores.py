@@ -51,15 +51,22 @@ def test_a_missing_extra(
         ("http://host.example/in.csv", "in the clear"),
         ("https://user:canary@host.example/in.csv", "credentials in it"),
         ("s3://key:canary@bucket/in.csv", "credentials in it"),
+        ("s3://key:can/canary@bucket/in.csv", "credentials in it"),
+        ("https://user:11/canary@host.example/in.csv", "credentials in it"),
+        ("https://user:ab/canary@host.example/in.csv", "credentials in it"),
+        ("az://box/in.csv?sv=1&sig=canary", "credentials in it"),
+        ("s3://bucket/in.csv?X-Amz-Signature=canary", "credentials in it"),
+        ("jdbc:postgresql://host/db?user=a&password=canary", "connection string"),
+        ("host=db.example password=canary", "connection string"),
         ("postgresql://owner:canary@host/db", "with a query"),
     ],
 )
 def test_urls_that_are_refused(url: str, message: str) -> None:
     """Before anything is opened; what is in them is not repeated."""
-    assert is_url(url)
-    with pytest.raises(InputError, match=message) as caught:
-        expand_locations(url, "out.csv")
-    assert "canary" not in str(caught.value)
+    for ends in ((url, "out.csv"), ("in.csv", url)):
+        with pytest.raises(InputError, match=message) as caught:
+            expand_locations(*ends)
+        assert "canary" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_paths_are_paths(tmp_path: Path) -> None:
