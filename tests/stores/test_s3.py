@@ -8,7 +8,10 @@ import os
 import random
 import time
 from collections.abc import Callable
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import attrs
@@ -284,6 +287,20 @@ def interrupt(run: Any, source: str, target: str, **more: Any) -> Any:
 
     slow = {"concurrency": 1, "batch_size": 5, **more}
     return run(source, target, stop=stop, on_progress=tell, **slow)
+
+
+def test_an_object_that_is_written_again(bucket: Any, people: bytes, run: Any) -> None:
+    """The same content is the same input: nobody could restore its time."""
+    bucket.put("in.csv", many(people))
+    ends = (bucket.url("in.csv"), bucket.url("out.csv"))
+    assert not interrupt(run, *ends).complete
+    head = partial(bucket.client.head_object, Bucket=bucket.name, Key="in.csv")
+    before = head()
+    while head()["LastModified"] == before["LastModified"]:  # in whole seconds
+        bucket.put("in.csv", many(people))
+    assert head()["ETag"] == before["ETag"]
+
+    assert run(*ends).resumed_rows
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -568,3 +585,57 @@ def test_a_signed_url(bucket: Any, people: bytes, run: Any, tmp_path: Path) -> N
     log = Path(".third.csv.uid2-job/log").read_text()
     assert "in.csv" in log
     assert "Signature" not in log
+
+
+def test_a_url_that_is_signed_again(bucket: Any, people: bytes, run: Any) -> None:
+    """It is the same file, as its ETag says, so that an interrupted job resumes."""
+    bucket.put("in.csv", many(people))
+    first, again = (
+        bucket.client.generate_presigned_url(
+            "get_object",
+            Params={"Bucket": bucket.name, "Key": "in.csv"},
+            ExpiresIn=seconds,
+        )
+        for seconds in (600, 900)
+    )
+    assert first != again
+    assert not interrupt(run, first, "out.csv").complete
+
+    assert run(again, "out.csv").resumed_rows
+
+
+class _Page(BaseHTTPRequestHandler):
+    """Answers a query with a file of its own, of one size, without a version."""
+
+    def do_HEAD(self) -> None:
+        """Answer without the file."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self._data())))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        """Answer with the file."""
+        self.do_HEAD()
+        self.wfile.write(self._data())
+
+    def _data(self) -> bytes:
+        host = self.path[-1]
+        lines = (f"{n},person{n}@{host}.example\n" for n in range(10_000, 22_000))
+        return b"id,mail\n" + "".join(lines).encode()
+
+    def log_message(self, *_: Any) -> None:
+        """Log nothing."""
+
+
+def test_a_query_that_names_another_file(run: Any) -> None:
+    """Without an ETag, its rows are not taken for those of an interrupted job."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
+        Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/people.csv?day="
+        try:
+            assert not interrupt(run, f"{url}1", "out.csv").complete
+            with pytest.raises(JobError, match=r"people\.csv has changed"):
+                run(f"{url}2", "out.csv")
+            assert run(f"{url}1", "out.csv").resumed_rows
+        finally:
+            server.shutdown()

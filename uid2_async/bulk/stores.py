@@ -308,20 +308,22 @@ class StoreFile(Remote):
         info = self.fetch_info()
         if info is None:
             raise self.missing()
-        tags = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "Digest")
+        # Of the same content before it was written again, the time differs, which
+        # nobody could restore. Without a tag, a query may name another file.
+        tags = ("md5Hash", "ETag", "etag", "generation", "Content-MD5", "Digest")
         times = ("LastModified", "last_modified", "updated", "mtime", "Last-Modified")
-        changed = next((info[one] for one in times if info.get(one)), None)
-        parts = [str(info.get(tag, "")) for tag in tags]
+        version = next((f"{one} {info[one]}" for one in tags if info.get(one)), None)
         moment = 0
-        if isinstance(changed, datetime):
-            moment = int(changed.timestamp() * 1000) * 1_000_000
-        else:
-            parts.append(str(changed))
+        if version is None:
+            changed = next((info[one] for one in times if info.get(one)), None)
+            version = f"{self.url}\n{changed}"
+            if isinstance(changed, datetime):
+                moment = int(changed.timestamp() * 1000) * 1_000_000
         return InputIdentity(
             name=self.name,
             size=int(info.get("size") or 0),
             mtime_ns=moment,
-            digest=sha256("\n".join(parts).encode()).hexdigest(),
+            digest=sha256(version.encode()).hexdigest(),
         )
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
