@@ -414,6 +414,7 @@ def test_partial_uploads(bucket: Any, people: bytes, run: Any) -> None:
         ("in.csv", (403, "InvalidAccessKeyId"), "denied AWS_ACCESS_KEY_ID"),
         ("in.csv", (503, "SlowDown"), "throttling resumes"),
         ("in.csv", (500, "InternalError"), "could not be used resumes"),
+        ("in.csv", (400, "ExpiredToken"), "could not be used AWS_ACCESS_KEY_ID"),
         ("out.csv", (403, "SignatureDoesNotMatch"), "denied AWS_SECRET_ACCESS_KEY"),
         ("out.csv", (503, "SlowDown"), "throttling resumes"),
         ("out.csv", "refuse", "cannot be reached resumes"),
@@ -512,6 +513,24 @@ def test_what_does_not_exist(bucket: Any, people: bytes, run: Any) -> None:
     for ends, message in cases.items():
         with pytest.raises(InputError, match=message):
             run(*ends)
+
+
+def test_a_bucket_without_access(bucket: Any, run: Any, store: Any) -> None:
+    """It is not called missing."""
+    store.fault = lambda _, path: (
+        (403, "AccessDenied") if path.strip("/") == bucket.name else None
+    )
+    for source in ("in.csv", "in/", "*.csv", "in/*/*.csv"):
+        with pytest.raises(InputError, match="is denied"):
+            run(bucket.url(source), "x")
+
+    def deny(method: str, path: str) -> Any:
+        is_bucket = path.strip("/") == bucket.name
+        return (403, "AccessDenied") if is_bucket and method == "HEAD" else None
+
+    store.fault = deny
+    with pytest.raises(InputError, match=r"in\.csv does not exist"):
+        run(bucket.url("in.csv"), "x.csv")
 
 
 def test_no_credentials(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -574,9 +574,12 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
             f"The store of {name} cannot be reached ({kind}).",
             hint=f"Check the network and the endpoint. {_RESUME}",
         )
+    # The answer to a HEAD has no text that says which it is.
+    expired = f" Check that its credentials have not expired: {store.credentials}."
     return "other", JobError(
         f"{name} could not be used ({kind}).",
-        hint=f"Check the store, its endpoint and region. {_RESUME}",
+        hint=f"Check the store, its endpoint and region."
+        f"{expired if store.credentials else ''} {_RESUME}",
     )
 
 
