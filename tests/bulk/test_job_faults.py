@@ -10,6 +10,7 @@ import gc
 import os
 import threading
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -255,6 +256,25 @@ async def test_two_jobs_on_one_output(
 
     assert (asked, summary.mapped) == (0, 1)
     assert {one.name for one in tmp_path.iterdir()} == {"in", "out.csv"}
+
+
+async def test_what_a_killed_pipe_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy of stdin, beside the state, is removed by the next job."""
+    source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
+    state = tmp_path / "people.db"
+    with temp_sibling(state) as left:
+        pass
+    left.mkdir()
+    (left / "copy-1.csv").write_bytes(source.read_bytes())
+    written = SimpleNamespace(buffer=BytesIO(), fileno=BytesIO().fileno)
+    monkeypatch.setattr("sys.stdout", written)
+    with source.open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        summary = await run(Path("-"), Path("-"), state=state)
+
+    assert (summary.mapped, left.exists()) == (1, False)
 
 
 async def test_a_job_that_is_cancelled_while_it_opens(tmp_path: Path) -> None:

@@ -140,6 +140,15 @@ def test_a_table_in_a_store(run: Any, bucket: Any) -> None:
         assert kind == "Delta Lake" or "Spark" in caught.value.hint
 
 
+def test_one_file_of_a_table_in_a_store(run: Any, bucket: Any) -> None:
+    """It is refused, as a local one is: it may contain rows that were deleted."""
+    write_table(bucket.url("lake/table"))
+    key = next(one for one in bucket.listed() if one.endswith(".parquet"))
+    for source in (key, key.rpartition("/")[0] + "/"):
+        with pytest.raises(InputError, match="is a Delta Lake table"):
+            run(bucket.url(source), "x.parquet")
+
+
 def test_a_resumed_job_keeps_its_version(run: Any) -> None:
     """Rows that were deleted since the job began are mapped as they were."""
     write_table("table")

@@ -8,7 +8,10 @@ import os
 import random
 import time
 from collections.abc import Callable
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import attrs
@@ -158,6 +161,109 @@ def test_names_that_leave_the_folder(
     assert not Path("deep/x.csv").exists()
 
 
+FEW = b"id,mail\n1,a@example.com\n"
+
+
+def mapped_in(bucket: Any, folder: str) -> list[str]:
+    """List the names of the objects in a folder."""
+    length = len(folder) + 1
+    return [key[length:] for key in bucket.listed() if key.startswith(f"{folder}/")]
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("in/", ["a.csv", "a.csv/b.csv", "c/d.csv"]),
+        ("in", ["a.csv", "a.csv/b.csv", "c/d.csv"]),
+        ("in/*.csv", ["a.csv"]),
+        ("in/*/*.csv", ["a.csv/b.csv", "c/d.csv"]),
+        ("in/**/*.csv", ["a.csv", "a.csv/b.csv", "c/d.csv"]),
+        ("in/c/**", ["d.csv"]),
+    ],
+)
+def test_every_object_is_found(
+    bucket: Any, run: Any, source: str, names: list[str]
+) -> None:
+    """Also one whose key is a folder, too; objects that stand for folders are not."""
+    for key in ("a.csv", "a.csv/b.csv", "c/d.csv"):
+        bucket.put(f"in/{key}", FEW)
+    for key in ("", "c/", "empty/", "c_$folder$"):
+        bucket.put(f"in/{key}", b"")
+
+    run(bucket.url(source), bucket.url("out"))
+
+    assert mapped_in(bucket, "out") == names
+
+
+def test_a_key_that_is_a_folder_too(
+    bucket: Any, run: Any, operator: LocalOperator
+) -> None:
+    """On a disk, it cannot be both; nothing is paid for."""
+    for key in ("a.csv", "a.csv/b.csv"):
+        bucket.put(f"in/{key}", FEW)
+    with pytest.raises(InputError, match="have the same name"):
+        run(bucket.url("in"), "out")
+    assert not operator.calls
+
+
+def test_a_folder_that_looks_like_a_pattern(bucket: Any, run: Any) -> None:
+    """It is the folder, as a local one is; otherwise, it is a pattern."""
+    for key in ("dir[1]/a.csv", "dir[1]/sub/b.csv", "dir1/c.csv"):
+        bucket.put(key, FEW)
+
+    run(bucket.url("dir[1]"), bucket.url("out"))
+    run(bucket.url("dir[1]/"), bucket.url("again"))
+    run(bucket.url("dir[12]/*.csv"), bucket.url("pattern"))
+
+    assert mapped_in(bucket, "out") == ["a.csv", "sub/b.csv"]
+    assert mapped_in(bucket, "again") == ["a.csv", "sub/b.csv"]
+    assert mapped_in(bucket, "pattern") == ["dir1/c.csv"]
+
+
+def test_a_folder_that_cannot_be_listed(bucket: Any, run: Any, store: Any) -> None:
+    """A failure in the middle of a pattern is an error; its objects are not skipped."""
+    for key in ("in/a/a.csv", "in/b/b.csv"):
+        bucket.put(key, FEW)
+    lists: list[str] = []
+
+    def fail(method: str, path: str) -> Any:
+        if method == "GET" and path.strip("/") == bucket.name:
+            lists.append(path)
+            # Those of the pattern itself, in, in/a, and in/b.
+            return (403, "AccessDenied") if len(lists) == 4 else None
+        return None
+
+    store.fault = fail
+    with pytest.raises(InputError, match="denied"):
+        run(bucket.url("in/*/*.csv"), bucket.url("out"))
+
+
+def test_outputs_in_the_folder_of_inputs(bucket: Any, run: Any) -> None:
+    """They are not inputs of the next job, as on a disk."""
+    bucket.put("in/a.csv", FEW)
+    for _ in range(2):
+        run(bucket.url("in/"), bucket.url("in/out"), force=True)
+    assert bucket.listed() == ["in/a.csv", "in/out/a.csv"]
+
+
+def test_an_object_that_appears(bucket: Any, people: bytes, run: Any) -> None:
+    """What another program wrote to OUT in the meantime is not replaced unseen."""
+    bucket.put("in.csv", people)
+
+    def write(_: Any) -> None:
+        bucket.put("out.csv", b"precious")
+
+    ends = (bucket.url("in.csv"), bucket.url("out.csv"))
+    with pytest.raises(JobError, match="another program") as caught:
+        run(*ends, on_progress=write)
+    assert "replaces it" in caught.value.hint
+    assert bucket.get("out.csv") == b"precious"
+
+    run(*ends)
+
+    assert bucket.get("out.csv").startswith(b"id,mail,UID")
+
+
 # --- resume ---------------------------------------------------------------------------
 
 
@@ -181,6 +287,20 @@ def interrupt(run: Any, source: str, target: str, **more: Any) -> Any:
 
     slow = {"concurrency": 1, "batch_size": 5, **more}
     return run(source, target, stop=stop, on_progress=tell, **slow)
+
+
+def test_an_object_that_is_written_again(bucket: Any, people: bytes, run: Any) -> None:
+    """The same content is the same input: nobody could restore its time."""
+    bucket.put("in.csv", many(people))
+    ends = (bucket.url("in.csv"), bucket.url("out.csv"))
+    assert not interrupt(run, *ends).complete
+    head = partial(bucket.client.head_object, Bucket=bucket.name, Key="in.csv")
+    before = head()
+    while head()["LastModified"] == before["LastModified"]:  # in whole seconds
+        bucket.put("in.csv", many(people))
+    assert head()["ETag"] == before["ETag"]
+
+    assert run(*ends).resumed_rows
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -294,6 +414,7 @@ def test_partial_uploads(bucket: Any, people: bytes, run: Any) -> None:
         ("in.csv", (403, "InvalidAccessKeyId"), "denied AWS_ACCESS_KEY_ID"),
         ("in.csv", (503, "SlowDown"), "throttling resumes"),
         ("in.csv", (500, "InternalError"), "could not be used resumes"),
+        ("in.csv", (400, "ExpiredToken"), "could not be used AWS_ACCESS_KEY_ID"),
         ("out.csv", (403, "SignatureDoesNotMatch"), "denied AWS_SECRET_ACCESS_KEY"),
         ("out.csv", (503, "SlowDown"), "throttling resumes"),
         ("out.csv", "refuse", "cannot be reached resumes"),
@@ -394,6 +515,24 @@ def test_what_does_not_exist(bucket: Any, people: bytes, run: Any) -> None:
             run(*ends)
 
 
+def test_a_bucket_without_access(bucket: Any, run: Any, store: Any) -> None:
+    """It is not called missing."""
+    store.fault = lambda _, path: (
+        (403, "AccessDenied") if path.strip("/") == bucket.name else None
+    )
+    for source in ("in.csv", "in/", "*.csv", "in/*/*.csv"):
+        with pytest.raises(InputError, match="is denied"):
+            run(bucket.url(source), "x")
+
+    def deny(method: str, path: str) -> Any:
+        is_bucket = path.strip("/") == bucket.name
+        return (403, "AccessDenied") if is_bucket and method == "HEAD" else None
+
+    store.fault = deny
+    with pytest.raises(InputError, match=r"in\.csv does not exist"):
+        run(bucket.url("in.csv"), "x.csv")
+
+
 def test_no_credentials(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names where they come from."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -465,3 +604,57 @@ def test_a_signed_url(bucket: Any, people: bytes, run: Any, tmp_path: Path) -> N
     log = Path(".third.csv.uid2-job/log").read_text()
     assert "in.csv" in log
     assert "Signature" not in log
+
+
+def test_a_url_that_is_signed_again(bucket: Any, people: bytes, run: Any) -> None:
+    """It is the same file, as its ETag says, so that an interrupted job resumes."""
+    bucket.put("in.csv", many(people))
+    first, again = (
+        bucket.client.generate_presigned_url(
+            "get_object",
+            Params={"Bucket": bucket.name, "Key": "in.csv"},
+            ExpiresIn=seconds,
+        )
+        for seconds in (600, 900)
+    )
+    assert first != again
+    assert not interrupt(run, first, "out.csv").complete
+
+    assert run(again, "out.csv").resumed_rows
+
+
+class _Page(BaseHTTPRequestHandler):
+    """Answers a query with a file of its own, of one size, without a version."""
+
+    def do_HEAD(self) -> None:
+        """Answer without the file."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self._data())))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        """Answer with the file."""
+        self.do_HEAD()
+        self.wfile.write(self._data())
+
+    def _data(self) -> bytes:
+        host = self.path[-1]
+        lines = (f"{n},person{n}@{host}.example\n" for n in range(10_000, 22_000))
+        return b"id,mail\n" + "".join(lines).encode()
+
+    def log_message(self, *_: Any) -> None:
+        """Log nothing."""
+
+
+def test_a_query_that_names_another_file(run: Any) -> None:
+    """Without an ETag, its rows are not taken for those of an interrupted job."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
+        Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/people.csv?day="
+        try:
+            assert not interrupt(run, f"{url}1", "out.csv").complete
+            with pytest.raises(JobError, match=r"people\.csv has changed"):
+                run(f"{url}2", "out.csv")
+            assert run(f"{url}1", "out.csv").resumed_rows
+        finally:
+            server.shutdown()

@@ -390,14 +390,13 @@ def _open_folder(job: FileJob, path: Path | None, stack: ExitStack) -> None:
         job.parts = job.folder.path
         return
     target, state = job.pairs[0].target, job.state
+    if not isinstance(target, Path) and state is not None and job.table is None:
+        target = state.path
     if isinstance(target, Path):
         job.parts = stack.enter_context(temp_sibling(target, disk=job.system.disk))
         make_private_folder(job.parts, disk=job.system.disk)
-    elif job.table is None and (state is not None or job.remotes):
-        where: dict[str, Any] = {"prefix": "uid2-"}
-        if state is not None:
-            where = {"prefix": f".{state.path.name[:40]}.", "dir": state.path.parent}
-        folder = tempfile.TemporaryDirectory(**where, ignore_cleanup_errors=True)
+    elif job.remotes:
+        folder = tempfile.TemporaryDirectory(prefix="uid2-", ignore_cleanup_errors=True)
         job.parts = Path(stack.enter_context(folder))
 
 

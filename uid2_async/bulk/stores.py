@@ -15,11 +15,13 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from fnmatch import fnmatchcase
 from functools import partial
 from glob import has_magic
 from hashlib import sha256
+from importlib import import_module
 from itertools import takewhile
 from operator import itemgetter
 from pathlib import Path, PurePath, PurePosixPath
@@ -93,6 +95,13 @@ _STORES: Final = {
     "http": _HTTPS,
 }
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_SIGNATURE: Final = re.compile(
+    r"[?&][^&=]*(sig|signature|token|credential|passw\w*|pwd|secret|key|keyid)=",
+    re.IGNORECASE,
+)
+_CONNECTION_STRING: Final = re.compile(
+    r"^jdbc:|\b(ssl)?(passw\w*|pwd)\s*=", re.IGNORECASE
+)
 
 _THROTTLED: Final = (429, 503)
 _DENIED: Final = (401, 403)
@@ -147,10 +156,11 @@ def _path(name: str | os.PathLike[str]) -> Path:
             "The name of a file must not be empty or have a NUL character.",
             hint="Check the arguments, and the variables in them.",
         )
-    if "password=" in path.lower():
+    if _CONNECTION_STRING.search(path):
         raise InputError(
-            "The name of a file must not have a password in it.",
-            hint="Name a database as postgresql://user@host/database, with a query.",
+            "The name of a file must not be a connection string of a database.",
+            hint="Name the database as postgresql://user@host/database, and set "
+            "PGPASSWORD.",
         )
     return Path(path)
 
@@ -178,19 +188,24 @@ def _check_url(url: str) -> tuple[str, _Store]:
             "The scheme of a URL must be s3, gs, az or https.",
             hint="Name a local file by its path, without file://.",
         )
-    try:
-        parts = urlsplit(url) if store is _HTTPS else None
-    except ValueError:
-        parts, store = None, None
-    if store is None:
-        raise InputError("The URL cannot be parsed.", hint="Check its host.")
-    has_user = parts is not None and (parts.username or parts.password)
-    if has_user or (parts is None and "@" in url[len(scheme) + 3 :].partition("/")[0]):
+    rest = url.partition("://")[2]
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    # A password with a slash: what is before it looks like a port.
+    is_cut = ":" in host and "@" in rest and not host.startswith("arn:")
+    is_signed = store is not _HTTPS and _SIGNATURE.search(rest)
+    if "@" in host or is_cut or is_signed:
+        more = "" if store.credentials else ", and write an @ in it as %40"
         raise InputError(
             "A URL must not have credentials in it.",
-            hint=f"Use {store.credentials or 'a signed URL'}.",
+            hint=f"Use {store.credentials or 'a signed URL'}{more}.",
         )
-    if scheme == "http" and not is_loopback((parts and parts.hostname) or ""):
+    try:
+        hostname = urlsplit(url).hostname if store is _HTTPS else None
+    except ValueError:
+        store = None
+    if store is None:
+        raise InputError("The URL cannot be parsed.", hint="Check its host.")
+    if scheme == "http" and not is_loopback(hostname or ""):
         raise InputError(
             "http:// sends personal data in the clear.", hint="Use https://."
         )
@@ -240,6 +255,8 @@ class StoreFile(Remote):
     url: str = attrs.field(repr=False)
     _fs: Any = attrs.field(repr=False, eq=False, alias="fs")
     _key: str = attrs.field(repr=False, alias="key")
+    # The keys that did not exist when they were checked; shared with the children.
+    _new: set[str] = attrs.field(factory=set, repr=False, eq=False, alias="new")
 
     @property
     def name(self) -> str:
@@ -250,6 +267,11 @@ class StoreFile(Remote):
     def path(self) -> PurePath:
         """See :class:`~uid2_async.bulk.paths.Remote`."""
         return PurePosixPath(self.name.partition("://")[2])
+
+    @property
+    def folder_url(self) -> str:
+        """The normal form of its URL as that of a folder."""
+        return f"{self._scheme}://{self._key.rstrip('/')}/"
 
     @property
     def _scheme(self) -> str:
@@ -269,17 +291,16 @@ class StoreFile(Remote):
         url, key = self.url.rstrip("/"), self._key.rstrip("/")
         return attrs.evolve(self, url=f"{url}/{name}", key=f"{key}/{name}")
 
-    def _run(
-        self, call: Callable[..., Any], *args: Any, ignore: _Reason | None = None
-    ) -> Any:
-        """Make one fsspec call; return None if it fails for the reason to *ignore*."""
-        return _call(self.name, self._store, partial(call, *args), ignore=ignore)
+    def _run(self, call: Callable[..., Any], *args: Any, **instead: Any) -> Any:
+        """Make one fsspec call.
+
+        *instead* has what to return for a :data:`_Reason` instead of raising.
+        """
+        return _call(self.name, self._store, partial(call, *args), **instead)
 
     def fetch_info(self) -> dict[str, Any] | None:
         """Return the object's metadata from the store; None if it does not exist."""
-        found: dict[str, Any] | None = self._run(
-            self._fs.info, self._key, ignore="missing"
-        )
+        found: dict[str, Any] | None = self._run(self._fs.info, self._key, missing=None)
         return found
 
     def identify(self) -> InputIdentity:
@@ -287,20 +308,22 @@ class StoreFile(Remote):
         info = self.fetch_info()
         if info is None:
             raise self.missing()
-        tags = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "Digest")
+        # Of the same content before it was written again, the time differs, which
+        # nobody could restore. Without a tag, a query may name another file.
+        tags = ("md5Hash", "ETag", "etag", "generation", "Content-MD5", "Digest")
         times = ("LastModified", "last_modified", "updated", "mtime", "Last-Modified")
-        changed = next((info[one] for one in times if info.get(one)), None)
-        parts = [str(info.get(tag, "")) for tag in tags]
+        version = next((f"{one} {info[one]}" for one in tags if info.get(one)), None)
         moment = 0
-        if isinstance(changed, datetime):
-            moment = int(changed.timestamp() * 1000) * 1_000_000
-        else:
-            parts.append(str(changed))
+        if version is None:
+            changed = next((info[one] for one in times if info.get(one)), None)
+            version = f"{self.url}\n{changed}"
+            if isinstance(changed, datetime):
+                moment = int(changed.timestamp() * 1000) * 1_000_000
         return InputIdentity(
             name=self.name,
             size=int(info.get("size") or 0),
             mtime_ns=moment,
-            digest=sha256("\n".join(parts).encode()).hexdigest(),
+            digest=sha256(version.encode()).hexdigest(),
         )
 
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
@@ -329,6 +352,8 @@ class StoreFile(Remote):
         info = self.fetch_info()
         if info is None:
             self._refuse_missing_bucket()
+            if not may_exist:
+                self._new.add(self._key)
         elif info.get("type") == "directory":
             raise InputError(f"{self.name} is a folder.", hint="Name an object in it.")
         elif not may_exist:
@@ -340,36 +365,83 @@ class StoreFile(Remote):
         """Return the kind of lake table in a folder, by default this one. Blocks."""
         folder = self._key.rstrip("/") if folder is None else folder
         for mark, kind in LAKE_MARKS.items():
-            pattern = mark if has_magic(mark) else f"{mark}/*"
-            if self._run(self._fs.glob, f"{folder}/{pattern}", ignore="missing"):
+            name, _, pattern = mark.partition("/")
+            inside = f"{folder}/{name}", ["**", *filter(None, [pattern])]
+            # Those who may read a file need not have the right to list its folder.
+            if next(self._list(*inside, denied={}), None) is not None:
                 return kind
         return None
 
-    def find(self) -> Iterator[tuple[str, Location]]:
-        """Yield the names and objects in this folder or pattern. Blocks."""
-        parts = self._key.rstrip("/").split("/")
-        fixed = list(takewhile(lambda part: not has_magic(part), parts))
-        root = "/".join(fixed)
-        pattern = "/".join(parts if len(fixed) < len(parts) else [*parts, "**"])
-        call = partial(self._fs.glob, pattern, detail=True)
-        found: dict[str, dict[str, Any]] = self._run(call, ignore="missing") or {}
-        for folder in {root, *(str(PurePosixPath(each).parent) for each in found)}:
-            kind = self.lake_format(folder) if found else None
+    def refuse_tables(self, keys: Iterable[str] = ()) -> None:
+        """Reject keys in the folders of lake tables, by default this key. Blocks."""
+        paths = map(PurePosixPath, keys or [self._key])
+        for folder in sorted({str(one) for path in paths for one in path.parents}):
+            kind = None if folder == "." else self.lake_format(folder)
             if kind is not None:
                 raise lake_table_error(f"{self._scheme}://{folder}", kind)
-        for key, info in found.items():
+
+    def find(
+        self, *, is_pattern: bool, outputs: str = ""
+    ) -> Iterator[tuple[str, Location]]:
+        """Yield the names and objects in this folder or pattern. Blocks.
+
+        If *outputs* is the normal URL of a folder in it, its objects are not inputs.
+        """
+        parts = self._key.rstrip("/").split("/")
+        fixed = list(takewhile(lambda part: not has_magic(part), parts))
+        fixed = fixed if is_pattern else parts
+        if not fixed:
+            raise InputError(
+                "The name of a bucket cannot be a pattern.", hint="Name one bucket."
+            )
+        root = "/".join(fixed)
+        may_meet = outputs.startswith(f"{self._scheme}://{root}/")
+        found = {}
+        for key, size in self._list(root, parts[len(fixed) :] or ["**"]):
             name = key[len(root) :].lstrip("/")
-            names = name.split("/")
-            is_hidden = any(part.startswith(("_", ".")) for part in names)
-            if is_hidden or info.get("type") != "file":
-                continue
-            if not all(names) or "\0" in name:
+            # The consoles of stores, and Hadoop, make empty objects for folders.
+            is_marker = not size and key.endswith(("/", "_$folder$"))
+            is_hidden = any(part.startswith(("_", ".")) for part in name.split("/"))
+            is_output = may_meet and f"{self._scheme}://{key}".startswith(outputs)
+            if not (is_marker or is_hidden or is_output):
+                found[key] = name
+        self.refuse_tables(found)
+        for key, name in found.items():
+            if not all(name.split("/")) or "\0" in name:
                 shown = f"{self._scheme}://{printable(key)}"
                 raise InputError(
                     f"{shown} has a name that a file cannot have.",
                     hint="Map it separately, and name its output.",
                 )
             yield name, attrs.evolve(self, url=f"{self._scheme}://{key}", key=key)
+
+    def _list(
+        self, folder: str, pattern: Sequence[str], **instead: Any
+    ) -> Iterator[tuple[str, int | None]]:
+        """Yield the keys and sizes in a folder that match the parts of a pattern.
+
+        fsspec's own glob skips keys that are also folders, and folders that it fails to
+        list. Blocks.
+        """
+        call = self._fs.find if pattern[0] == "**" else self._fs.ls
+        call = partial(call, folder, detail=True)
+        listed = self._run(call, **{"missing": {}, **instead})
+        if pattern[0] == "**":
+            regex = import_module("fsspec.utils").glob_translate("/".join(pattern))
+            matches = re.compile(regex).match
+            for key, info in listed.items():
+                if key.startswith(f"{folder}/") and matches(key[len(folder) + 1 :]):
+                    yield key, info.get("size")
+            return
+        for info in listed:
+            key, is_folder = info["name"], info.get("type") == "directory"
+            name = key[len(folder) + 1 :].rstrip("/" if is_folder else "")
+            if not name or not fnmatchcase(name, pattern[0]):
+                continue
+            if is_folder and len(pattern) > 1:
+                yield from self._list(f"{folder}/{name}", pattern[1:], **instead)
+            elif not is_folder and len(pattern) == 1:
+                yield key, info.get("size")
 
     def missing(self) -> InputError:
         """Return the error that says what does not exist. Blocks."""
@@ -381,7 +453,10 @@ class StoreFile(Remote):
         if self.is_web:
             return
         bucket = self._key.partition("/")[0]
-        if self._run(self._fs.exists, bucket, ignore="denied") is False:
+        look = partial(self._fs.exists, bucket)
+        if self._store is _S3:  # whose exists() takes any failure for an absence
+            look = partial(self._fs.call_s3, "head_bucket", Bucket=bucket)
+        if self._run(look, missing=False, denied=None) is False:
             shown = printable(f"{self._scheme}://{bucket}")
             raise InputError(
                 f"The bucket {shown} does not exist.",
@@ -390,6 +465,13 @@ class StoreFile(Remote):
 
     def deliver(self, whole: Path, *, job: str = "") -> None:  # noqa: ARG002 - an object is replaced by itself
         """Upload a file; the object appears when all of it has arrived. Blocks."""
+        if self._key in self._new and self.fetch_info() is not None:
+            raise JobError(
+                f"{self.name} was written by another program while the job ran.",
+                hint="Rename it if you need it. Then run the same command again, which "
+                "replaces it.",
+            )
+        self._new.discard(self._key)
         self._abort_uploads()
         self._run(self._fs.put_file, str(whole), self._key)
         info = self.fetch_info() or {}
@@ -411,13 +493,13 @@ class StoreFile(Remote):
         # Permission to write does not imply permission to list or abort.
         found = self._run(
             partial(call, "list_multipart_uploads", **where, Prefix=key),
-            ignore="denied",
+            denied=None,
         )
         for upload in (found or {}).get("Uploads", []):
             if upload["Key"] == key:
                 one = {**where, "Key": key, "UploadId": upload["UploadId"]}
                 abort = partial(call, "abort_multipart_upload", **one)
-                self._run(abort, ignore="denied")
+                self._run(abort, denied=None)
 
 
 # --- Failures -------------------------------------------------------------------------
@@ -431,8 +513,7 @@ def _call(
     name: str,
     store: _Store,
     call: Callable[[], Any],
-    *,
-    ignore: _Reason | None = None,
+    **instead: Any,
 ) -> Any:
     """Make one call, and explain failures without repeating their text."""
     try:
@@ -445,8 +526,8 @@ def _call(
         while isinstance(error, FileNotFoundError) and error.__cause__ is not None:
             error = error.__cause__
         reason, found = _explain(error, name, store)
-    if reason is ignore:
-        return None
+    if reason in instead:
+        return instead[reason]
     raise found
 
 
@@ -493,9 +574,12 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
             f"The store of {name} cannot be reached ({kind}).",
             hint=f"Check the network and the endpoint. {_RESUME}",
         )
+    # The answer to a HEAD has no text that says which it is.
+    expired = f" Check that its credentials have not expired: {store.credentials}."
     return "other", JobError(
         f"{name} could not be used ({kind}).",
-        hint=f"Check the store, its endpoint and region. {_RESUME}",
+        hint=f"Check the store, its endpoint and region."
+        f"{expired if store.credentials else ''} {_RESUME}",
     )
 
 
@@ -595,29 +679,34 @@ def expand_locations(
     source: str | os.PathLike[str] | Remote, target: str | os.PathLike[str] | Remote
 ) -> list[FilePair]:
     """List the inputs and outputs of a job, local or remote."""
-    target = target if isinstance(target, Remote) else os.fspath(target)
+    where = locate(target)
     source = source if isinstance(source, Remote) else os.fspath(source)
     if isinstance(source, Remote) or source == STDIO:
         found: Location | list[tuple[str, Location]] | None = locate(source)
     elif is_url(source):
-        found = _find_at_url(source)
+        found = _find_at_url(source, where)
     else:
-        found = _find_at_path(source, target)
-    where = locate(target)
+        found = _find_at_path(source, where)
     if not isinstance(found, list):
         return [FilePair(found, where)]
     if isinstance(where, StoreFile):
         return [FilePair(one, where.child(name)) for name, one in found]
-    if isinstance(where, Path):
-        return [FilePair(one, where / name, where) for name, one in found]
-    raise InputError(
-        f"Several files cannot be written to {where or 'stdout'}.",
-        hint="Name a folder.",
-    )
+    if not isinstance(where, Path):
+        raise InputError(
+            f"Several files cannot be written to {where or 'stdout'}.",
+            hint="Name a folder.",
+        )
+    names = {name for name, _ in found}
+    if any(str(one) in names for name in names for one in PurePath(name).parents):
+        raise InputError(
+            f"A file and a folder in {printable(str(source))} have the same name.",
+            hint="Write the outputs to a store, or map the files separately.",
+        )
+    return [FilePair(one, where / name, where) for name, one in found]
 
 
 def _find_at_path(
-    source: str, target: str | Remote
+    source: str, target: Location | None
 ) -> Location | list[tuple[str, Location]]:
     """Return a file, or the names and files of a folder or a pattern."""
     path = _path(source)
@@ -626,28 +715,37 @@ def _find_at_path(
     if is_folder and lake_format(path) == "Delta Lake":
         return DeltaTable(location=source)
     if is_folder or (has_magic(source) and not is_there):
-        is_elsewhere = isinstance(target, Remote) or target == STDIO or is_url(target)
-        return find_files(source, None if is_elsewhere else Path(str(target)))
+        return find_files(source, target if isinstance(target, Path) else None)
     if path.suffix.lower() == ".parquet":
         refuse_tables([path.parent, *resolve(path.parent).parents])
     return path
 
 
-def _find_at_url(source: str) -> Location | list[tuple[str, Location]]:
+def _find_at_url(
+    source: str, target: Location | None
+) -> Location | list[tuple[str, Location]]:
     """Return a file or an object, or the names and objects of a folder or a pattern."""
     store = _open_store(source)
-    is_pattern, is_folder = has_magic(source), source.endswith("/")
-    info = None if store.is_web or is_folder else store.fetch_info()
-    if store.is_web or (info is not None and info.get("type") != "directory"):
+    if store.is_web:
         return store
+    is_folder = source.endswith("/")
+    info = None if is_folder and not has_magic(source) else store.fetch_info()
+    is_file = info is not None and info.get("type") != "directory"
+    if is_file and not is_folder:
+        if store.path.suffix.lower() == ".parquet":
+            store.refuse_tables()
+        return store
+    # The name of a folder may look like a pattern.
+    is_pattern = has_magic(source) and (info is None or is_file)
     kind = None if is_pattern else store.lake_format()
     if kind == "Delta Lake":
         return DeltaTable(location=source)
     if kind is not None:
         raise lake_table_error(store.name, kind)
-    found = sorted(store.find(), key=itemgetter(0))
-    if found:
-        return found
+    outputs = target.folder_url if isinstance(target, StoreFile) else ""
+    found = store.find(is_pattern=is_pattern, outputs=outputs)
+    if listed := sorted(found, key=itemgetter(0)):
+        return listed
     missing = store.missing()
     if info is None and not is_pattern and not is_folder:
         raise missing

@@ -51,15 +51,22 @@ def test_a_missing_extra(
         ("http://host.example/in.csv", "in the clear"),
         ("https://user:canary@host.example/in.csv", "credentials in it"),
         ("s3://key:canary@bucket/in.csv", "credentials in it"),
+        ("s3://key:can/canary@bucket/in.csv", "credentials in it"),
+        ("https://user:11/canary@host.example/in.csv", "credentials in it"),
+        ("https://user:ab/canary@host.example/in.csv", "credentials in it"),
+        ("az://box/in.csv?sv=1&sig=canary", "credentials in it"),
+        ("s3://bucket/in.csv?X-Amz-Signature=canary", "credentials in it"),
+        ("jdbc:postgresql://host/db?user=a&password=canary", "connection string"),
+        ("host=db.example password=canary", "connection string"),
         ("postgresql://owner:canary@host/db", "with a query"),
     ],
 )
 def test_urls_that_are_refused(url: str, message: str) -> None:
     """Before anything is opened; what is in them is not repeated."""
-    assert is_url(url)
-    with pytest.raises(InputError, match=message) as caught:
-        expand_locations(url, "out.csv")
-    assert "canary" not in str(caught.value)
+    for ends in ((url, "out.csv"), ("in.csv", url)):
+        with pytest.raises(InputError, match=message) as caught:
+            expand_locations(*ends)
+        assert "canary" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_paths_are_paths(tmp_path: Path) -> None:
@@ -125,6 +132,7 @@ def test_passwords_that_end_the_host(password: str, rest: str) -> None:
 def test_failures_are_explained_by_class(error: Exception, words: str) -> None:
     """Whatever a store's library raises, its text is not shown."""
     found: Any = _explain(error, "s3://bucket/in.csv", _S3)[1]
+    assert isinstance(error, OSError) or "AWS_ACCESS_KEY_ID" in found.hint
     assert words in found.message
     assert found.hint
     assert "canary" not in str(found)
