@@ -202,7 +202,7 @@ def _check_url(url: str) -> tuple[str, _Store]:
     try:
         hostname = urlsplit(url).hostname if store is _HTTPS else None
     except ValueError:
-        store = None
+        hostname, store = None, None
     if store is None:
         raise InputError("The URL cannot be parsed.", hint="Check its host.")
     if scheme == "http" and not is_loopback(hostname or ""):
@@ -598,10 +598,11 @@ def _status_of(error: BaseException) -> int | None:
 # --- Many -----------------------------------------------------------------------------
 
 
-def locate(name: str | Remote) -> Location | None:
+def locate(name: str | os.PathLike[str] | Remote) -> Location | None:
     """Return the file for a path or URL; None for stdin or stdout."""
     if isinstance(name, Remote):
         return name
+    name = os.fspath(name)
     if name == STDIO:
         return None
     return _open_store(name) if is_url(name) else _path(name)

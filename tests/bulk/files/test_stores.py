@@ -95,17 +95,6 @@ def test_databases_without_the_extra(
         Query(uri, " ")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["host=db password=canary user=owner", "jdbc:postgresql://db/x?password=canary"],
-)
-def test_connection_strings_are_no_files(name: str) -> None:
-    """They are refused, and not shown."""
-    with pytest.raises(InputError, match="a password") as caught:
-        expand_locations(name, "out.csv")
-    assert "canary" not in str(caught.value)
-
-
 @pytest.mark.parametrize("password", ["4711/canary", "4711#canary", "4711?canary"])
 @pytest.mark.parametrize("rest", ["@host/db", "@host:1/db?a=b", "@host"])
 def test_passwords_that_end_the_host(password: str, rest: str) -> None:
