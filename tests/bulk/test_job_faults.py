@@ -261,7 +261,7 @@ async def test_two_jobs_on_one_output(
 async def test_what_a_killed_pipe_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its copy of stdin, beside the state, is removed by the next job."""
+    """The next job removes its copy of stdin, which is next to the state."""
     source = write(tmp_path, {"a.csv": b"mail\np@example.com\n"}) / "a.csv"
     state = tmp_path / "people.db"
     with temp_sibling(state) as left:
@@ -469,6 +469,35 @@ class Rows(Remote):
     def fetch(self, copy: Path, *, disk: Disk = DISK) -> None:
         """Write the rows."""
         copy.write_text("mail\np@example.com\n")
+
+
+class Rehearsed(Remote):
+    """An output that counts the rehearsals of its delivery."""
+
+    rehearsals = 0
+    name = "table"
+
+    def check_target(self, *, may_exist: bool) -> None:
+        """Allow it."""
+
+    def rehearse(self, schema: Any, *, job: str = "") -> None:
+        """Count it."""
+        assert "UID" in schema.names
+        self.rehearsals += 1
+
+    def deliver(self, whole: Path, *, job: str = "") -> None:
+        """Keep nothing."""
+
+
+async def test_a_delivery_is_rehearsed_once(tmp_path: Path, state: Path | None) -> None:
+    """However often a job opens its input."""
+    source = tmp_path / "in.csv"
+    source.write_text("mail\na@example.com\n")
+    target: Any = Rehearsed()
+
+    await run(source, target, state=state)
+
+    assert target.rehearsals == 1
 
 
 async def test_a_query_whose_job_was_not_quite_deleted(tmp_path: Path) -> None:

@@ -221,14 +221,14 @@ def test_names_that_a_table_cannot_have(
 
 
 def test_repeated_columns_of_a_query(server: Any, run: Any) -> None:
-    """Each is found by its place."""
+    """Columns with the same name are rejected, not mixed up."""
     sql = "SELECT 'a@example.com' AS email, 1 AS n, ARRAY[2] AS n"
     with pytest.raises(InputError, match="cannot have the columns 'n'"):
         run(Query(server.uri(), sql), Table(server.uri(), "mapped"))
 
 
 def test_no_table_has_the_name_of_the_rows(server: Any, run: Any) -> None:
-    """The rows on their way have a name of their own."""
+    """The staging table cannot clash with a table of the user."""
     server.run(
         "CREATE TABLE uid2_async_rows AS SELECT *, NULL::timestamptz AS x FROM people"
     )
@@ -320,7 +320,7 @@ def test_a_job_inserts_once(server: Any, run: Any, tmp_path: Path) -> None:
 def test_only_its_own_job_finds_a_new_table(
     server: Any, run: Any, tmp_path: Path
 ) -> None:
-    """A job that has delivered may go on; another is told that the table exists."""
+    """A job that has delivered can be resumed; for others, the table exists."""
     pa = pytest.importorskip("pyarrow")
     run(Query(server.uri(), PEOPLE), "out.arrow")
     target = Table(server.uri(), "mapped")

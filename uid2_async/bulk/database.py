@@ -47,7 +47,7 @@ _CASTS: Final = {
     "numeric": "numeric",
     "varchar": "string",
 }
-# It wraps infinite times, and Arrow has no text of others that are not between these.
+# The driver changes infinite times, and Arrow cannot print times outside this range.
 _TIMES: Final = ("4713-01-01 BC", "32000-01-01")
 _NAME_BYTES: Final = 63
 _SYSTEM_COLUMNS: Final = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
@@ -491,7 +491,7 @@ _CAUSES: Final[dict[str, tuple[Callable[..., UID2Error], str, str]]] = {
 
 
 def _explain(error: Exception, name: str, *, is_lost: bool) -> UID2Error:
-    """Choose the error by SQLSTATE, which the driver does not always tell."""
+    """Choose the error by SQLSTATE, which the driver does not always report."""
     state = getattr(error, "sqlstate", None) or ""
     if not state:
         state = _state_of_connecting(str(error))

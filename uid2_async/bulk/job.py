@@ -213,6 +213,7 @@ class FileJob(Job):
     files: Sequence[InputFile] = attrs.field(default=(), init=False)
     offsets: Sequence[int] = attrs.field(default=(), init=False)
     resources: ExitStack = attrs.field(factory=ExitStack, init=False)
+    _rehearsed: set[int] = attrs.field(factory=set, init=False)
 
     @property
     def remotes(self) -> list[Remote]:
@@ -256,10 +257,11 @@ class FileJob(Job):
                 explode = getattr(self.options, "explode", False)
                 added, target = self.formatter.contents, file.named.target
                 schema = check_output(reader, file.writing, added, explode=explode)
-                # What is resumed was opened before.
-                if isinstance(target, Remote) and (not resume or file.source is None):
+                # A job with a state opens its inputs several times.
+                if isinstance(target, Remote) and file.index not in self._rehearsed:
                     job = "" if self.folder is None else self.folder.job
                     target.rehearse(schema, job=job)
+                    self._rehearsed.add(file.index)
             if resume and file.saved is not None and file.saved.rows:
                 reader.skip(file.saved.rows)
         except BaseException:

@@ -389,11 +389,11 @@ def _open_folder(job: FileJob, path: Path | None, stack: ExitStack) -> None:
         stack.push(job.folder)
         job.parts = job.folder.path
         return
-    target, state = job.pairs[0].target, job.state
-    if not isinstance(target, Path) and state is not None and job.table is None:
-        target = state.path
-    if isinstance(target, Path):
-        job.parts = stack.enter_context(temp_sibling(target, disk=job.system.disk))
+    neighbor = job.pairs[0].target
+    if not isinstance(neighbor, Path) and job.state is not None and job.table is None:
+        neighbor = job.state.path
+    if isinstance(neighbor, Path):
+        job.parts = stack.enter_context(temp_sibling(neighbor, disk=job.system.disk))
         make_private_folder(job.parts, disk=job.system.disk)
     elif job.remotes:
         folder = tempfile.TemporaryDirectory(prefix="uid2-", ignore_cleanup_errors=True)

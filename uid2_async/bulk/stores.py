@@ -574,7 +574,7 @@ def _explain(  # noqa: PLR0911 - one table, to be read as a whole
             f"The store of {name} cannot be reached ({kind}).",
             hint=f"Check the network and the endpoint. {_RESUME}",
         )
-    # The answer to a HEAD has no text that says which it is.
+    # The reply to a HEAD request has no body that names the reason.
     expired = f" Check that its credentials have not expired: {store.credentials}."
     return "other", JobError(
         f"{name} could not be used ({kind}).",

@@ -520,8 +520,8 @@ def _converting(call: Callable[[], T], label: Hashable = None) -> T:
     if label is None:
         what = "The frame"
         hint = (
-            "Run its query by itself to see what fails. On a connection of DuckDB, "
-            "first read other results to the end."
+            "Run its query separately to see what fails. With DuckDB, fetch all other "
+            "results of the connection first."
         )
     return _attempt(call, f"{what} cannot be converted to Arrow", hint=hint)
 
